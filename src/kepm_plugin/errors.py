@@ -1,0 +1,262 @@
+"""Every error of the framework, as one tree split by who must act.
+
+    KepmError
+    ├── UsageError                   who typed the command: the arguments
+    ├── PluginDefinitionError        the author: the code
+    │   ├── BadTopic                 a topic, or a level of one, that MQTT or the namespace forbids
+    │   ├── TopicClash               two declarations that the same message would reach
+    │   ├── BadPayload               a value, or an annotation, that is no payload
+    │   └── UndeclaredTopic          a topic that the manifest does not list
+    ├── ManifestError                the packager: the plugin's JSON file
+    ├── SettingsError                the operator: a setting's value
+    ├── AgentError                   the machine: the agent and the way to it
+    │   ├── AgentUnreachable         nothing answers
+    │   ├── AgentRefused             403: this process is not one that the agent launched
+    │   ├── UnknownPlugin            404: no such plugin, or no such setting
+    │   ├── BadAgentAnswer           an answer that is not of the documented form
+    │   ├── PeerNotTrusted           something else listens where the agent should
+    │   ├── BrokerRefused            CONNACK or SUBACK says no
+    │   ├── LinkLost                 the connection to the broker is gone
+    │   ├── Overloaded               a bounded queue is full
+    │   ├── NoAnswer                 a request was not answered in time
+    │   └── Refused                  a request was answered with no
+    ├── InstanceError                the operator: another copy of the plugin, or a missing launcher
+    ├── StoreError                   the operator: the plugin's own files
+    └── Rejected                     nobody: a handler's deliberate no
+        └── PayloadMismatch          a payload that does not fit its handler's type
+
+`exit_code` on a class is what a process that ends with that error returns. 0: stopped on request; 1: crashed,
+an error outside this tree; 2: usage; from 64 on each has one meaning, listed in `EXIT_CODES`.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+__all__ = [
+    "EXIT_CODES",
+    "AgentError",
+    "AgentRefused",
+    "AgentUnreachable",
+    "BadAgentAnswer",
+    "BadPayload",
+    "BadTopic",
+    "BrokerRefused",
+    "InstanceError",
+    "KepmError",
+    "LinkLost",
+    "ManifestError",
+    "NoAnswer",
+    "Overloaded",
+    "PayloadMismatch",
+    "PeerNotTrusted",
+    "PluginDefinitionError",
+    "Refused",
+    "Rejected",
+    "SettingsError",
+    "StoreError",
+    "TopicClash",
+    "UndeclaredTopic",
+    "UnknownPlugin",
+    "UsageError",
+]
+
+EXIT_CODES: dict[int, str] = {
+    0: "stopped on request",
+    1: "crashed: an error that is none of the framework's",
+    2: "usage: the command line is wrong",
+    64: "the plugin's declarations are wrong",
+    65: "a manifest is wrong, or has drifted from the code",
+    66: "a setting is missing or wrong",
+    67: "the agent could not be reached within the start budget",
+    68: "the agent refused this process (403) for the whole start budget",
+    69: "the agent does not know this plugin (404)",
+    70: "the agent answered in an unknown form",
+    71: "something that is not the agent listens on the agent's port",
+    72: "the link could not be restored within its budget",
+    73: "stopped on request, but handlers had to be cut off at the drain deadline",
+    74: "the launcher is gone and the link is lost or refused: an orphan left the work to its successor",
+    75: "started as a job task: one executable is not to be plugin and job task",
+    76: "the plugin's own files cannot be used",
+}
+"""What each exit code of a plugin's process means."""
+
+
+class KepmError(Exception):
+    """Root of the tree: every error that the framework raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(KepmError):
+    """The command line is wrong."""
+
+    exit_code = 2
+
+
+class PluginDefinitionError(KepmError):
+    """The plugin's code is wrong. The message names class, attribute and remedy."""
+
+    exit_code = 64
+
+
+class BadTopic(PluginDefinitionError):
+    """A topic, or a value for one of its levels, is not allowed (MQTT 5.0, section 4.7).
+
+    Attributes:
+        topic: The topic or value as it was given.
+        reason: What is wrong with it and what to write instead.
+    """
+
+    def __init__(self, topic: str, reason: str) -> None:
+        super().__init__(f"topic {topic!r}: {reason}")
+        self.topic, self.reason = topic, reason
+
+
+class TopicClash(PluginDefinitionError):
+    """Two declarations would be reached by the same message."""
+
+
+class BadPayload(PluginDefinitionError):
+    """A value cannot be a payload, or an annotation cannot be decoded to."""
+
+
+class UndeclaredTopic(PluginDefinitionError):
+    """Publishing or subscribing outside the manifest; the agent's broker would drop it without a word.
+
+    Attributes:
+        topic: The topic that was used.
+        declared: What the manifest declares for that direction.
+    """
+
+    def __init__(self, topic: str, declared: Sequence[str], *, action: str = "publish") -> None:
+        allowed = ", ".join(declared) or "nothing"
+        remedy = "a Publisher or allow_publish" if action == "publish" else "a handler or allow_subscribe"
+        super().__init__(
+            f"cannot {action} {topic!r}: the manifest does not declare it, and the agent's broker would drop it "
+            f"silently; declare it with {remedy}. Declared: {allowed}"
+        )
+        self.topic, self.declared = topic, tuple(declared)
+
+
+class ManifestError(KepmError):
+    """A manifest file is wrong, or has drifted from the code."""
+
+    exit_code = 65
+
+
+class SettingsError(KepmError):
+    """A setting is missing, or its value breaks a rule. The message never holds the value of a secret.
+
+    Attributes:
+        key: The setting's key at the agent, `""` where a rule spans several.
+        rule: What the value must be.
+    """
+
+    exit_code = 66
+
+    def __init__(self, message: str, *, key: str = "", rule: str = "") -> None:
+        super().__init__(message)
+        self.key, self.rule = key, rule
+
+
+class AgentError(KepmError):
+    """The agent, or the way to it, is not in the state that the plugin needs."""
+
+    exit_code = 67
+
+
+class AgentUnreachable(AgentError):
+    """Nothing answers at the agent's address; trying again later may work."""
+
+
+class AgentRefused(AgentError):
+    """The agent answered 403: it did not launch this process, or has not registered it yet."""
+
+    exit_code = 68
+
+
+class UnknownPlugin(AgentError):
+    """The agent answered 404: no plugin, or no setting, of that name."""
+
+    exit_code = 69
+
+
+class BadAgentAnswer(AgentError):
+    """The agent's answer has none of the forms that `contract` knows."""
+
+    exit_code = 70
+
+
+class PeerNotTrusted(AgentError):
+    """The other end of a connection is not on loopback, or belongs to somebody else than the agent."""
+
+    exit_code = 71
+
+
+class BrokerRefused(AgentError):
+    """The broker answered CONNECT or SUBSCRIBE with a refusal.
+
+    Attributes:
+        code: The return code or reason code of CONNACK or SUBACK.
+    """
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class LinkLost(AgentError):
+    """The connection to the broker is gone, or could not be restored in time."""
+
+    exit_code = 72
+
+
+class Overloaded(AgentError):
+    """A bounded queue is full and stayed full until the deadline."""
+
+
+class NoAnswer(AgentError):
+    """A request was sent, and no answer came within its timeout."""
+
+
+class Refused(AgentError):
+    """A request was answered with no.
+
+    Attributes:
+        reason: The answer's reason.
+    """
+
+    def __init__(self, topic: str, reason: str) -> None:
+        super().__init__(f"request on {topic!r} was refused: {reason}")
+        self.reason = reason
+
+
+class InstanceError(KepmError):
+    """This copy of the plugin must not, or must no longer, handle messages."""
+
+    exit_code = 74
+
+
+class StoreError(KepmError):
+    """A file that the plugin keeps cannot be read or written."""
+
+    exit_code = 76
+
+
+class Rejected(KepmError):
+    """Raised by a handler: the message was understood and the answer is no.
+
+    In a `command` handler the reason becomes the answer's `error`; in a `topic` handler the message is
+    acknowledged and counted.
+
+    Attributes:
+        reason: Text for the caller; it must not hold secrets.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class PayloadMismatch(Rejected):
+    """A payload does not fit its handler's type: a command is answered no, another message is a dead letter."""
