@@ -7,7 +7,7 @@ of sessions, handlers or files.
 import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, Generic, NamedTuple, TypeVar, get_args, get_origin
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast, get_args, get_origin
 
 import msgspec
 
@@ -119,9 +119,10 @@ def command_decoder(annotation: Any, field: str) -> Callable[[bytes], Decoded]:
     convert = _converter(annotation)
 
     def decode(payload: bytes) -> Decoded:
-        value = decode_json(payload) if payload else {}
-        correlation: object = value.pop(field, None) if isinstance(value, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-        return Decoded(convert(value), correlation)  # pyright: ignore[reportUnknownArgumentType]
+        value: Any = decode_json(payload) if payload else {}
+        fields = cast("dict[str, object]", value) if isinstance(value, dict) else {}
+        correlation = fields.pop(field, None)
+        return Decoded(convert(value), correlation)
 
     return decode
 
@@ -129,10 +130,10 @@ def command_decoder(annotation: Any, field: str) -> Callable[[bytes], Decoded]:
 def correlation_of(payload: bytes, field: str) -> object:
     """Return the correlation id in a payload of any form, None where there is none. Never raises."""
     try:
-        value = decode_json(payload)
+        value: Any = decode_json(payload)
     except PayloadMismatch:
         return None
-    return value.get(field) if isinstance(value, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    return cast("dict[str, object]", value).get(field) if isinstance(value, dict) else None
 
 
 def encode(value: object) -> bytes:

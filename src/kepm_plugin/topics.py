@@ -295,6 +295,6 @@ def _fill(pattern: Pattern, level: Level, values: Mapping[str, str]) -> str:
         if not part or any(char in part for char in "/+#\0"):
             raise BadTopic(
                 value,
-                f"cannot stand for {level.text!r} of {pattern.text!r}: a level is not empty and holds no '/', '+', '#', NUL",
+                f"cannot stand for {level.text!r} of {pattern.text!r}: a level is not empty and has no '/', '+', '#'",
             )
     return value

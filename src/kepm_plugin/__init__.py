@@ -1,0 +1,28 @@
+"""Write plugins for Keeper Endpoint Privilege Manager (KEPM).
+
+Authors import from `kepm_plugin`, `kepm_plugin.errors` and `kepm_plugin.testing`; nothing else is for them.
+"""
+
+from . import errors
+from ._version import __version__
+from .errors import Rejected
+from .message import Message
+from .plugin import Gap, Handler, Plugin, Publisher, Request, background, every
+from .settings import Change, Settings, setting
+
+__all__ = [
+    "Change",
+    "Gap",
+    "Handler",
+    "Message",
+    "Plugin",
+    "Publisher",
+    "Rejected",
+    "Request",
+    "Settings",
+    "__version__",
+    "background",
+    "errors",
+    "every",
+    "setting",
+]

@@ -1,0 +1,5 @@
+"""`python -m kepm_plugin`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,201 @@
+"""`Handler`: one class per topic, and what its `handle` method's annotations say."""
+
+import inspect
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from ..errors import BadPayload, PluginDefinitionError
+from ..message import Message, decoder
+from ..topics import Pattern
+
+P = TypeVar("P")
+
+RESERVED = {
+    "retries": "retrying comes with a later version",
+    "dedupe": "dropping duplicates comes with a later version",
+    "overflow": "dropping what cannot be handled in time comes with a later version",
+    "defer": "answering later comes with a later version",
+    "progress": "progress reports come with a later version",
+}
+
+ORDERED_CONCURRENCY = 8
+"""Calls at a time where `order_by` is set and `concurrency` is not."""
+
+
+class Handler(Generic[P]):
+    """Handles the messages of one topic. Subclass it, write `handle`, register it with `topic` or `command`.
+
+    There is one instance per run. `async def handle(self, message: Message[T])` runs on the event loop;
+    `def handle` runs in a thread, and its slot stays taken until the thread ends.
+    """
+
+    plugin: P
+    """The running plugin."""
+
+    concurrency: ClassVar[int] = 1
+    """Calls at a time; 1 keeps the order of messages."""
+    timeout: ClassVar[float | None] = None
+    """Seconds that one call may take; None: as long as it likes."""
+    order_by: ClassVar[str | None] = None
+    """A parameter of the topic: order is kept for each of its values, and values run in parallel."""
+    retained: ClassVar[Literal["handle", "skip"]] = "handle"
+    """What to do with a message that the broker had kept from before the subscription."""
+
+    def __init__(self, plugin: P) -> None:
+        self.plugin = plugin
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerSpec:
+    """One registration: which class handles which topic."""
+
+    handler: type[Handler[Any]]
+    pattern: Pattern
+    command: str | None
+    """The command as declared, whose result is published on the response topic; None for a plain topic."""
+
+    @property
+    def name(self) -> str:
+        """The handler's class name, for messages to people."""
+        return self.handler.__qualname__
+
+    @property
+    def concurrency(self) -> int:
+        """Calls at a time."""
+        if self.handler.order_by is not None and "concurrency" not in vars(self.handler):
+            return ORDERED_CONCURRENCY
+        return self.handler.concurrency
+
+    @property
+    def is_async(self) -> bool:
+        """Whether `handle` runs on the event loop; otherwise in a thread."""
+        return inspect.iscoroutinefunction(_handle(self.handler))
+
+    def payload_type(self) -> Any:
+        """Return the `T` of `handle(self, message: Message[T])`.
+
+        Raises:
+            BadPayload: The annotation is missing, or is no payload type.
+            PluginDefinitionError: An annotation names what its module does not have.
+        """
+        return _payload_type(self.handler)
+
+
+def check_handler(handler: Any, pattern: Pattern, command: str | None, owner: type) -> HandlerSpec:
+    """Check one handler class where it is registered.
+
+    Raises:
+        PluginDefinitionError: What is wrong, with class, attribute and remedy.
+    """
+    if not (inspect.isclass(handler) and issubclass(handler, Handler)):
+        raise PluginDefinitionError(
+            f"{getattr(handler, '__qualname__', handler)!r} is no handler: make it a class that "
+            f"inherits from Handler[{owner.__name__}]"
+        )
+    kind: type[Handler[Any]] = handler  # pyright: ignore[reportUnknownVariableType]
+    _check_handle(kind)
+    _check_options(kind, pattern)
+    _check_owner(kind, owner)
+    spec = HandlerSpec(kind, pattern, command)
+    # Names that are defined further down the module are there when the whole plugin is checked.
+    with suppress(UnresolvedAnnotation):
+        spec.payload_type()
+    return spec
+
+
+class UnresolvedAnnotation(PluginDefinitionError):
+    """An annotation names something that does not exist, or does not exist yet."""
+
+
+def _handle(kind: type[Handler[Any]]) -> Any:
+    return getattr(kind, "handle", None)
+
+
+def _check_handle(kind: type[Handler[Any]]) -> None:
+    handle = _handle(kind)
+    if handle is None:
+        methods = [
+            name for name, value in vars(kind).items() if inspect.isfunction(value) and not name.startswith("__")
+        ]
+        near = f"; did you mean {methods[0]!r} to be 'handle'?" if methods else ""
+        raise PluginDefinitionError(
+            f"{kind.__qualname__}.handle is missing: write 'async def handle(self, message: Message[...])'{near}"
+        )
+    if not inspect.isfunction(handle) or inspect.isgeneratorfunction(handle) or inspect.isasyncgenfunction(handle):
+        raise PluginDefinitionError(
+            f"{kind.__qualname__}.handle must be a plain method, 'async def' or 'def', that returns its result once"
+        )
+    parameters = list(inspect.signature(handle).parameters.values())[1:]
+    required = [
+        one
+        for one in parameters
+        if one.default is inspect.Parameter.empty and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+    ]
+    if not parameters or len(required) > 1 or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
+        raise PluginDefinitionError(
+            f"{kind.__qualname__}.handle takes one argument, the message: write 'handle(self, message: Message[...])'"
+        )
+
+
+def _check_options(kind: type[Handler[Any]], pattern: Pattern) -> None:
+    where = kind.__qualname__
+    for base in kind.__mro__[: kind.__mro__.index(Handler)]:
+        for name in RESERVED.keys() & vars(base).keys():
+            raise PluginDefinitionError(f"{where}.{name} is reserved: {RESERVED[name]}; remove it")
+    concurrency: object = kind.concurrency
+    if not isinstance(concurrency, int) or isinstance(concurrency, bool) or not 1 <= concurrency <= 1000:
+        raise PluginDefinitionError(f"{where}.concurrency is {concurrency!r}; give a number from 1 to 1000")
+    timeout: object = kind.timeout
+    if timeout is not None and (not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout > 0):
+        raise PluginDefinitionError(f"{where}.timeout is {timeout!r}; give seconds above 0, or None for no limit")
+    if kind.order_by is not None and kind.order_by not in pattern.params:
+        known = ", ".join(repr(name) for name in pattern.params) or "none"
+        raise PluginDefinitionError(
+            f"{where}.order_by is {kind.order_by!r}, which is no parameter of {pattern.text!r}; its parameters: {known}"
+        )
+    retained: object = kind.retained
+    if retained not in ("handle", "skip"):
+        raise PluginDefinitionError(f"{where}.retained is {retained!r}; write 'handle' or 'skip'")
+
+
+def _check_owner(kind: type[Handler[Any]], owner: type) -> None:
+    for base in kind.__mro__:
+        for generic in vars(base).get("__orig_bases__", ()):
+            wanted = get_args(generic)
+            if get_origin(generic) is Handler and wanted and inspect.isclass(wanted[0]):
+                if not issubclass(owner, wanted[0]):
+                    raise PluginDefinitionError(
+                        f"{kind.__qualname__} is a Handler[{wanted[0].__name__}] but is registered on "
+                        f"{owner.__name__}; write Handler[{owner.__name__}], or register it on {wanted[0].__name__}"
+                    )
+                return
+
+
+def _payload_type(kind: type[Handler[Any]]) -> Any:
+    handle = _handle(kind)
+    where = f"{kind.__qualname__}.handle"
+    name = list(inspect.signature(handle).parameters)[1]
+    module = sys.modules.get(kind.__module__)
+    try:
+        hints = get_type_hints(
+            handle, globalns=getattr(module, "__dict__", {}) | handle.__globals__, include_extras=True
+        )
+    except NameError as exc:
+        raise UnresolvedAnnotation(
+            f"{where}: an annotation names {exc.name!r}, which its module does not have at run time; define it at the "
+            "top level of the module, and import it outside 'if TYPE_CHECKING'"
+        ) from exc
+    annotation = hints.get(name)
+    if get_origin(annotation) is not Message or len(get_args(annotation)) != 1:
+        raise BadPayload(
+            f"{where}: the parameter {name!r} must be annotated as Message[...] with the payload's type, "
+            "as in Message[dict[str, object]]"
+        )
+    payload = get_args(annotation)[0]
+    try:
+        decoder(payload)
+    except BadPayload as exc:
+        raise BadPayload(f"{where}: {exc}") from exc
+    return payload

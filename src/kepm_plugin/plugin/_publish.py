@@ -1,0 +1,217 @@
+"""`Publisher` and `Request`: what a plugin sends, declared as attributes, bound to the running plugin on access."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar, cast, get_args, overload
+
+from ..errors import BadPayload, PluginDefinitionError
+from ..message import Message, Publication, decoder, encode
+from ..topics import Pattern
+
+if TYPE_CHECKING:
+    from ._plugin import Plugin
+
+T = TypeVar("T")
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+Wait = Literal["queued", "acknowledged"]
+Subscription = AsyncIterator[Message[bytes]]
+
+ARGUMENTS: Final = frozenset({"payload", "wait", "retain", "timeout"})
+"""Names of our own arguments, which no level may have."""
+
+
+class Host(Protocol):
+    """What a running plugin needs of whatever runs it."""
+
+    async def publish(self, publication: Publication, *, wait: Wait, timeout: float | None) -> None:
+        """Hand over to the outbox; wait for it, or for the broker's acknowledgement."""
+        ...
+
+    def publish_soon(self, publication: Publication) -> None:
+        """Hand over to the outbox from any thread; drop and count where it is full."""
+        ...
+
+    async def request(self, topic: str, response: str, question: Any, answer_type: Any, timeout: float) -> Any:
+        """Send a question and wait for the answer with its correlation id."""
+        ...
+
+    def subscribe(self, topic_filter: str) -> AbstractAsyncContextManager[Subscription]:
+        """Receive what a filter brings while the context is open."""
+        ...
+
+    async def write_settings(self, changes: dict[str, Any]) -> None:
+        """Write the attributes that changed to the agent, and take the new snapshot."""
+        ...
+
+    async def revert_settings(self) -> None:
+        """Have the agent go back to the plugin's file, and take the new snapshot."""
+        ...
+
+    async def agent_settings(self) -> dict[str, str]:
+        """Return the agent's own merged settings."""
+        ...
+
+
+class Declared:
+    """An attribute that declares topics; its class and name are filled in when the plugin class is made."""
+
+    _owner: str = ""
+
+    def bind(self, owner: type, name: str) -> None:
+        """Take the name for messages to people, and check what can be checked at once.
+
+        Raises:
+            PluginDefinitionError: With class, attribute and remedy.
+        """
+        self._owner = f"{owner.__qualname__}.{name}"
+
+    def _pattern(self, text: str) -> Pattern:
+        try:
+            pattern = Pattern.parse(text)
+        except PluginDefinitionError as exc:
+            raise PluginDefinitionError(f"{self._owner}: {exc}") from exc
+        clash = ARGUMENTS.intersection(pattern.params)
+        if clash:
+            raise PluginDefinitionError(f"{self._owner}: a level cannot be called {min(clash)!r}; choose another name")
+        return pattern
+
+    def _check_types(self) -> tuple[Any, ...]:
+        types = get_args(getattr(self, "__orig_class__", None))
+        for one in types:
+            try:
+                decoder(one)
+            except BadPayload as exc:
+                raise BadPayload(f"{self._owner}: {exc}") from exc
+        return types
+
+
+class Publisher(Declared, Generic[T]):
+    """Publishes payloads of one type on one topic.
+
+    `Publisher[Finding]("Findings/{severity}")`: the topic is relative to the plugin's id, a leading slash makes it
+    absolute, each `{name}` is given when publishing. `qos` is MQTT's, 0 to 2.
+    """
+
+    def __init__(self, topic: str, *, qos: int = 1) -> None:
+        self._text = topic
+        self.qos = qos
+        self.pattern = Pattern("", False, ())
+
+    def bind(self, owner: type, name: str) -> None:
+        super().bind(owner, name)
+        if self.qos not in (0, 1, 2):
+            raise PluginDefinitionError(f"{self._owner}: qos is {self.qos!r}; give 0, 1 or 2")
+        self.pattern = self._pattern(self._text)
+        self._check_types()
+
+    @overload
+    def __get__(self, plugin: None, owner: type) -> "Publisher[T]": ...
+    @overload
+    def __get__(self, plugin: "Plugin", owner: type) -> "BoundPublisher[T]": ...
+    def __get__(self, plugin: "Plugin | None", owner: type) -> "Publisher[T] | BoundPublisher[T]":
+        return self if plugin is None else BoundPublisher(self, plugin)
+
+
+class BoundPublisher(Generic[T]):
+    """A publisher of the running plugin."""
+
+    __slots__ = ("_plugin", "_publisher")
+
+    def __init__(self, publisher: Publisher[T], plugin: "Plugin") -> None:
+        self._publisher, self._plugin = publisher, plugin
+
+    def _publication(self, payload: T, retain: bool, levels: dict[str, str]) -> Publication:
+        topic = self._publisher.pattern.topic(self._plugin.id, levels)
+        return Publication(topic, encode(payload), self._publisher.qos, retain)
+
+    async def publish(
+        self, payload: T, /, *, wait: Wait = "queued", retain: bool = False, timeout: float | None = None, **levels: str
+    ) -> None:
+        """Publish; returns when the outbox has it, or with `wait="acknowledged"` when the broker has.
+
+        While the link is down publications wait, in order; `timeout` is in seconds.
+
+        Raises:
+            BadTopic: A level's value is empty or holds `/`, `+`, `#` or NUL.
+            BadPayload: The value cannot be encoded.
+            Overloaded: The outbox stayed full until the deadline.
+            LinkLost: The acknowledgement did not come until the deadline; it may still be sent.
+        """
+        publication = self._publication(payload, retain, levels)
+        await self._plugin.host.publish(publication, wait=wait, timeout=timeout)
+
+    def publish_soon(self, payload: T, /, *, retain: bool = False, **levels: str) -> None:
+        """Publish from any thread, without waiting; dropped and counted where the outbox is full.
+
+        Raises:
+            BadTopic: As in `publish`.
+            BadPayload: As in `publish`.
+        """
+        self._plugin.host.publish_soon(self._publication(payload, retain, levels))
+
+
+class Request(Declared, Generic[Q, A]):
+    """The caller's side of a command of another plugin: publishes a question, waits for the answer.
+
+    `Request[Question, Decision]("/KeeperPolicy/Commands/evaluate", response="/KeeperPolicy/Responses/evaluate")`.
+    Both topics go into the manifest. The question must be a JSON object, since the correlation id travels in it.
+    `timeout` is in seconds.
+    """
+
+    def __init__(self, topic: str, *, response: str, timeout: float = 10.0) -> None:
+        self._texts = topic, response
+        self.timeout = timeout
+        self.topic = self.response = Pattern("", False, ())
+        self.answer_type: Any = Any
+
+    def bind(self, owner: type, name: str) -> None:
+        super().bind(owner, name)
+        if not self.timeout > 0:
+            raise PluginDefinitionError(f"{self._owner}: timeout is {self.timeout!r}; give seconds above 0")
+        self.topic, self.response = self._pattern(self._texts[0]), self._pattern(self._texts[1])
+        if set(self.response.params) - set(self.topic.params):
+            raise PluginDefinitionError(
+                f"{self._owner}: the response topic {self.response.text!r} has a parameter that {self.topic.text!r} "
+                "has not; use the same names in both"
+            )
+        types = self._check_types()
+        self.answer_type = types[1] if len(types) == 2 else Any
+
+    @property
+    def owner(self) -> str:
+        """Class and attribute, for messages to people."""
+        return self._owner
+
+    @overload
+    def __get__(self, plugin: None, owner: type) -> "Request[Q, A]": ...
+    @overload
+    def __get__(self, plugin: "Plugin", owner: type) -> "BoundRequest[Q, A]": ...
+    def __get__(self, plugin: "Plugin | None", owner: type) -> "Request[Q, A] | BoundRequest[Q, A]":
+        return self if plugin is None else BoundRequest(self, plugin)
+
+
+class BoundRequest(Generic[Q, A]):
+    """A request of the running plugin; call it."""
+
+    __slots__ = ("_plugin", "_request")
+
+    def __init__(self, request: Request[Q, A], plugin: "Plugin") -> None:
+        self._request, self._plugin = request, plugin
+
+    async def __call__(self, question: Q, /, **levels: str) -> A:
+        """Send the question and return the answer.
+
+        Raises:
+            NoAnswer: None came within the timeout.
+            Refused: The answer is no; `reason` says why.
+            LinkLost: The link is down, so that the question could not be sent.
+            BadTopic: A level's value is not allowed.
+        """
+        request = self._request
+        topic = request.topic.topic(self._plugin.id, levels)
+        shared = {name: value for name, value in levels.items() if name in request.response.params}
+        response = request.response.topic(self._plugin.id, shared)
+        answer = await self._plugin.host.request(topic, response, question, request.answer_type, request.timeout)
+        return cast("A", answer)
