@@ -229,7 +229,7 @@ def _check(annotation: Any) -> None:
 
 
 def _first_custom(info: Any, seen: set[int]) -> Any:
-    if isinstance(info, msgspec.inspect.CustomType):
+    if isinstance(info, msgspec.inspect.CustomType) and info.cls is not object:
         return info.cls
     if id(info) in seen or not isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field):
         return None
