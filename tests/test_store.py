@@ -1,0 +1,419 @@
+import logging
+import os
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from kepm_plugin.errors import StoreError
+from kepm_plugin.message import Publication, Received
+from kepm_plugin.store import FILE, Journalled, Limits, Store, memory_store, open_store
+
+SCAN = Received("MyWorker/Commands/scan", b"{}", qos=1, mid=7, received_at=1.5)
+ANSWER = Publication("MyWorker/Responses/scan", b'{"ok":true}')
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "MyWorker"
+
+
+@pytest.fixture(params=["file", "memory"])
+def store(request: pytest.FixtureRequest, folder: Path) -> Generator[Store]:
+    with open_store(folder) if request.param == "file" else memory_store() as opened:
+        yield opened
+
+
+def test_what_is_journalled_comes_back_as_it_came_but_for_the_packet_identifier(folder: Path) -> None:
+    full = Received(
+        "a/\udcff/b",  # a topic that is no UTF-8
+        b"\x00\xff",
+        qos=1,
+        retained=True,
+        mid=9,
+        received_at=12.25,
+        response_topic="back/to",
+        correlation_data=b"\x01",
+        properties={"host": "a", "é": "\udcff"},
+    )
+    with open_store(folder) as store:
+        assert [one.received for one in store.journal([full, SCAN])] == [full, SCAN]
+    with open_store(folder) as store:
+        left = store.unfinished()
+    assert [one.received for one in left] == [_without_mid(full), _without_mid(SCAN)]
+
+
+def test_ids_ascend_and_are_never_given_twice(folder: Path) -> None:
+    with open_store(folder) as store:
+        first, second = store.journal([SCAN, SCAN])
+        store.finish(first.id)
+        store.finish(second.id)
+    with open_store(folder) as store:
+        (third,) = store.journal([SCAN])
+    assert first.id < second.id < third.id
+
+
+def test_each_run_that_takes_a_message_up_raises_its_delivery_and_leaves_its_own_alone(folder: Path) -> None:
+    with open_store(folder) as store:
+        (left,) = store.journal([SCAN])
+    for delivery in (2, 3):
+        with open_store(folder) as store:
+            (own,) = store.journal([SCAN])
+            assert store.unfinished() == [Journalled(left.id, _without_mid(SCAN), delivery)]
+            store.finish(own.id)
+
+
+def test_a_message_is_done_in_the_commit_that_holds_its_answers(store: Store) -> None:
+    (one,) = store.journal([SCAN])
+    kept = store.finish(one.id, [ANSWER, ANSWER])
+    assert store.unfinished_count() == 0
+    assert store.kept() == [(id, ANSWER) for id in kept]  # noqa: A001
+    store.sent(kept[:1])
+    assert store.kept() == [(kept[1], ANSWER)]
+
+
+def test_finishing_an_unknown_message_keeps_its_answers_and_nothing_else_changes(store: Store) -> None:
+    store.journal([SCAN])
+    assert len(store.finish(99, [ANSWER])) == 1
+    assert store.unfinished_count() == 1
+
+
+def test_nothing_to_write_is_no_commit(store: Store) -> None:
+    assert store.journal([]) == []
+    store.sent([])
+    assert store.kept() == []
+
+
+def test_a_dead_letter_says_what_why_and_when(folder: Path) -> None:
+    with open_store(folder, now=lambda: 1_000.0) as store:
+        (one,) = store.journal([SCAN])
+        store.bury(SCAN, reason="no handler", details="for \udcff", id=one.id)
+        store.bury(SCAN, reason="other", details="")
+        assert store.unfinished_count() == 0
+    with open_store(folder) as store:
+        first, second = store.dead_letters()
+    assert (first.received, first.reason, first.details, first.buried_at) == (
+        _without_mid(SCAN),
+        "no handler",
+        r"for \udcff",
+        1_000.0,
+    )
+    assert second.reason == "other"
+
+
+def test_the_oldest_dead_letters_go_and_are_counted_across_runs(folder: Path) -> None:
+    limits = Limits(dead_letters=3)
+    with open_store(folder, limits=limits) as store:
+        for number in range(5):
+            store.bury(SCAN, reason=str(number), details="")
+        assert [letter.reason for letter in store.dead_letters()] == ["2", "3", "4"]
+    with open_store(folder, limits=limits) as store:
+        store.bury(SCAN, reason="5", details="")
+        assert [letter.reason for letter in store.dead_letters()] == ["3", "4", "5"]
+        assert store.dead_letters_dropped() == 3
+
+
+def test_dead_letters_are_bounded_by_bytes_and_the_newest_stays() -> None:
+    with memory_store(limits=Limits(dead_letter_bytes=10_000)) as small:
+        for number in range(5):
+            small.bury(Received("t", bytes(4_000)), reason=str(number), details="")
+        assert [letter.reason for letter in small.dead_letters()] == ["3", "4"]
+        small.bury(Received("t", bytes(20_000)), reason="large", details="")
+        assert [letter.reason for letter in small.dead_letters()] == ["large"]
+        assert small.dead_letters_dropped() == 5
+
+
+def test_a_full_journal_refuses_until_something_is_finished() -> None:
+    with memory_store(limits=Limits(journal_bytes=1_000)) as store:
+        first, _ = store.journal([Received("t", bytes(500)), Received("t", bytes(600))])
+        with pytest.raises(StoreError, match=r"2 messages and is full .* kepm\.journal\.max_mb"):
+            store.journal([SCAN])
+        store.finish(first.id)
+        store.journal([SCAN])
+        assert store.unfinished_count() == 2
+        assert 600 < store.unfinished_bytes() < 1_000
+
+
+def test_only_the_owner_can_read_the_files(folder: Path) -> None:
+    with open_store(folder) as store:
+        store.journal([SCAN])
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert set(modes) == {FILE, f"{FILE}-wal", f"{FILE}-shm"}
+    assert set(modes.values()) == {0o600}
+
+
+def _garbage(file: Path) -> None:
+    file.write_bytes(b"no database" * 100)
+
+
+def _torn(file: Path) -> None:
+    whole = file.read_bytes()
+    file.write_bytes(whole[:4096] + b"\xff" * 4096 + whole[8192:])
+
+
+def _newer(file: Path) -> None:
+    with sqlite3.connect(file) as db:
+        db.execute("PRAGMA user_version = 999")
+    db.close()
+
+
+def _foreign(file: Path) -> None:
+    file.unlink()
+    with sqlite3.connect(file) as db:
+        db.execute("CREATE TABLE journal (other)")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"), [(_garbage, "damaged"), (_torn, "damaged"), (_newer, "newer"), (_foreign, "damaged")]
+)
+def test_a_file_that_cannot_be_used_is_set_aside_with_a_warning_and_replaced(
+    folder: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None], fault: str
+) -> None:
+    with open_store(folder) as store:
+        store.journal([SCAN])
+    spoil(folder / FILE)
+    before = (folder / FILE).read_bytes()
+    (folder / f"{FILE}-wal").write_bytes(b"left by a crash")
+    with caplog.at_level(logging.WARNING), open_store(folder, now=lambda: 0.0) as store:
+        assert store.unfinished() == []
+        store.journal([SCAN])
+    aside = f"{FILE}.{fault}-19700101T000000.000000Z"
+    assert (folder / aside).read_bytes() == before
+    assert f"is {fault} and was set aside as {aside}" in caplog.text
+    with open_store(folder) as store:
+        assert store.unfinished_count() == 1
+
+
+def test_a_failed_write_is_named_and_changes_nothing(folder: Path) -> None:
+    with open_store(folder) as store:
+        store.journal([SCAN])
+        with sqlite3.connect(folder / FILE) as other:
+            other.execute(
+                "CREATE TRIGGER full BEFORE INSERT ON journal WHEN NEW.qos = 2 "
+                "BEGIN SELECT RAISE(FAIL, 'disk full'); END"
+            )
+        other.close()
+        with pytest.raises(StoreError, match=r"cannot journal messages in .*plugin\.db: disk full; .*--data-dir"):
+            store.journal([SCAN, Received("t", b"", qos=2)])
+        assert store.unfinished_count() == 1
+        store.journal([SCAN])
+        assert store.unfinished_count() == 2
+    with open_store(folder) as store:
+        assert store.unfinished_count() == 2
+
+
+def test_a_file_that_another_process_holds_is_named_after_a_bounded_wait(folder: Path) -> None:
+    with open_store(folder) as store:
+        other = sqlite3.connect(folder / FILE, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="locked"):
+            store.keep(ANSWER)
+        other.execute("ROLLBACK")
+        other.close()
+        store.keep(ANSWER)
+        assert len(store.kept()) == 1
+
+
+def test_a_place_that_cannot_hold_the_file_is_named(folder: Path) -> None:
+    (folder / FILE).mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"cannot open in .*plugin\.db"), open_store(folder):
+        pass
+
+
+def test_a_checkpoint_in_a_thread_loses_nothing(store: Store) -> None:
+    store.journal([SCAN] * 100)
+    thread = threading.Thread(target=store.checkpoint)
+    thread.start()
+    store.journal([SCAN])
+    thread.join(5)
+    assert not thread.is_alive()
+    assert store.unfinished_count() == 101
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from kepm_plugin.message import Publication, Received
+from kepm_plugin.store import open_store
+with open_store(Path(sys.argv[1])) as store:
+    first, second, third = store.journal([Received(f"t/{n}", bytes([n]), qos=1) for n in range(3)])
+    store.finish(first.id, [Publication("answer", b"1")])
+    store.bury(second.received, reason="no handler", details="", id=second.id)
+    print("committed", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_was_committed_survives_the_kill_of_the_process(folder: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "committed\n"
+        os.kill(child.pid, signal.SIGKILL)
+        assert child.wait(5) == -signal.SIGKILL
+    with open_store(folder) as store:
+        assert [(one.received.topic, one.delivery) for one in store.unfinished()] == [("t/2", 2)]
+        assert [publication.payload for _, publication in store.kept()] == [b"1"]
+        assert [letter.received.topic for letter in store.dead_letters()] == ["t/1"]
+
+
+def _without_mid(received: Received) -> Received:
+    return Received(
+        received.topic,
+        received.payload,
+        received.qos,
+        received.retained,
+        0,
+        received.received_at,
+        received.response_topic,
+        received.correlation_data,
+        received.properties,
+    )
+
+
+TEXTS = st.text(st.characters(), max_size=5)
+RECEIVED = st.builds(
+    Received,
+    topic=TEXTS,
+    payload=st.binary(max_size=300),
+    qos=st.sampled_from([0, 1, 2]),
+    retained=st.booleans(),
+    received_at=st.floats(min_value=0, max_value=1e10),
+    response_topic=st.none() | TEXTS,
+    correlation_data=st.none() | st.binary(max_size=3),
+    properties=st.dictionaries(TEXTS, TEXTS, max_size=2),
+)
+PUBLICATIONS = st.builds(
+    Publication,
+    topic=TEXTS,
+    payload=st.binary(max_size=5),
+    qos=st.sampled_from([0, 1, 2]),
+    retain=st.booleans(),
+    correlation_data=st.none() | st.binary(max_size=3),
+)
+LIMITS = Limits(journal_bytes=2_000, dead_letters=3, dead_letter_bytes=700)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Dictionaries say what the file must hold after any sequence of calls, closing and opening included."""
+
+    messages = Bundle[int]("messages")
+    publications = Bundle[int]("publications")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(mkdtemp())
+        self.journalled: dict[int, Journalled] = {}
+        self.inherited: set[int] = set()
+        self.kept: dict[int, Publication] = {}
+        self.dead: list[tuple[Received, str]] = []
+        self.dropped = 0
+        self.opened = ExitStack()
+
+    @initialize()
+    def open(self) -> None:
+        self.store = self.opened.enter_context(open_store(self.folder, limits=LIMITS))
+        self.inherited = set(self.journalled)
+
+    @rule()
+    def reopen(self) -> None:
+        self.opened.close()
+        self.open()
+
+    @rule(target=messages, batch=st.lists(RECEIVED, max_size=3))
+    def journal(self, batch: list[Received]) -> MultipleResults[int]:
+        full = sum(_size(one.received) for one in self.journalled.values()) >= LIMITS.journal_bytes
+        if full and batch:
+            with pytest.raises(StoreError):
+                self.store.journal(batch)
+            return multiple()
+        new = self.store.journal(batch)
+        assert [one.received for one in new] == batch
+        assert [one.id for one in new] == sorted(one.id for one in new)
+        assert not {one.id for one in new} & set(self.journalled)
+        self.journalled |= {one.id: one for one in new}
+        return multiple(*(one.id for one in new))
+
+    @rule()
+    def take_up(self) -> None:
+        for id in self.inherited & set(self.journalled):  # noqa: A001
+            one = self.journalled[id]
+            self.journalled[id] = Journalled(id, one.received, one.delivery + 1)
+        expected = [self.journalled[id] for id in sorted(self.inherited & set(self.journalled))]  # noqa: A001
+        assert self.store.unfinished() == expected
+
+    @rule(target=publications, id=consumes(messages), answers=st.lists(PUBLICATIONS, max_size=2))
+    def finish(self, id: int, answers: list[Publication]) -> MultipleResults[int]:  # noqa: A002
+        ids = self.store.finish(id, answers)
+        self.journalled.pop(id, None)
+        self.kept |= dict(zip(ids, answers, strict=True))
+        return multiple(*ids)
+
+    @rule(target=publications, publication=PUBLICATIONS)
+    def keep(self, publication: Publication) -> int:
+        id = self.store.keep(publication)  # noqa: A001
+        self.kept[id] = publication
+        return id
+
+    @rule(ids=st.lists(publications, max_size=3))
+    def sent(self, ids: list[int]) -> None:
+        self.store.sent(ids)
+        for id in ids:  # noqa: A001
+            self.kept.pop(id, None)
+
+    @rule(id=consumes(messages), reason=TEXTS)
+    def bury(self, id: int, reason: str) -> None:  # noqa: A002
+        received = self.journalled.pop(id).received
+        self.store.bury(received, reason=reason, details="", id=id)
+        self.dead.append((received, reason.encode("utf-8", "backslashreplace").decode()))
+        while len(self.dead) > 1 and (
+            len(self.dead) > LIMITS.dead_letters
+            or sum(_size(one) + len(why) for one, why in self.dead) > LIMITS.dead_letter_bytes
+        ):
+            self.dead.pop(0)
+            self.dropped += 1
+
+    @invariant()
+    def holds_what_it_must(self) -> None:
+        assert self.store.unfinished_count() == len(self.journalled)
+        assert dict(self.store.kept()) == self.kept
+        assert [(letter.received, letter.reason) for letter in self.store.dead_letters()] == self.dead
+        assert self.store.dead_letters_dropped() == self.dropped
+
+    def teardown(self) -> None:
+        self.opened.close()
+        shutil.rmtree(self.folder)
+
+
+def _size(received: Received) -> int:
+    return 100 + len(received.payload) + len(received.topic)
+
+
+def test_a_store_holds_what_the_model_says() -> None:
+    run_state_machine_as_test(StoreMachine, settings=settings(max_examples=30, stateful_step_count=25, deadline=None))
