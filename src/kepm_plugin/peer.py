@@ -1,0 +1,246 @@
+"""Who is at the other end: TLS towards the agent, and whose socket answers on its port.
+
+The agent's certificate is self-signed and new at every start (Cert Support), so that without a CA bundle it proves
+nothing. What stands in for it is narrower than "any certificate": loopback only, and the socket at the other end must
+belong to root (SYSTEM on Windows) or to our own user. Knows nothing of HTTP or MQTT.
+"""
+
+import functools
+import importlib
+import ipaddress
+import logging
+import os
+import re
+import ssl
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, Protocol, cast
+
+from .errors import PeerNotTrusted, UsageError
+
+PeerPolicy = Literal["warn", "require"]
+"""What to do where nobody can tell whose socket it is: say so once and go on, or refuse."""
+
+Endpoint = tuple[str, int]
+"""Address and port of one end of a connection."""
+
+_log = logging.getLogger("kepm_plugin.peer")
+
+_LISTEN: Final = 0x0A  # TCP_LISTEN in /proc/net/tcp
+_SYSTEM_NAMES: Final = frozenset({"system", "système", "sistema", "система"})  # Windows translates account names
+
+
+class SocketRow(NamedTuple):
+    """One TCP socket of this machine and who holds it.
+
+    `holder` is a user id on Linux and a process id elsewhere, None where nothing is attached yet: the kernel reports
+    a connection that waits to be accepted as root's, whoever listens.
+    """
+
+    local: Endpoint
+    remote: Endpoint
+    listening: bool
+    holder: int | None
+
+
+class _ProcessTable(Protocol):
+    """What is used of psutil."""
+
+    Error: type[Exception]
+
+    def net_connections(self, kind: str) -> Iterable[Any]: ...
+    def Process(self, pid: int | None = None) -> Any: ...  # noqa: N802  psutil's name
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host can only be this machine: `localhost`, 127.0.0.0/8, ::1."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return _plain(host).is_loopback
+    except ValueError:
+        return False
+
+
+def tls_context(host: str, ca_bundle: Path | None) -> ssl.SSLContext:
+    """Return the TLS settings for a connection to `host`.
+
+    With a CA bundle the certificate and its host name are verified; without one nothing is, and only a loopback
+    host is allowed (the vendor's advice, HTTP Reference).
+
+    Raises:
+        PeerNotTrusted: Neither a bundle nor a loopback host.
+        UsageError: The bundle cannot be read, or holds no certificate.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca_bundle is None:
+        if not is_loopback(host):
+            raise PeerNotTrusted(
+                f"{host} is not this machine, and there is no CA bundle to verify its certificate with: "
+                "use the agent's loopback address, or give --ca-bundle"
+            )
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    try:
+        context.load_verify_locations(cafile=ca_bundle)
+    except OSError as error:  # ssl.SSLError is one
+        raise UsageError(f"the CA bundle {ca_bundle} cannot be used: {error}; give a PEM file") from error
+    return context
+
+
+def check_peer(local: Endpoint, remote: Endpoint, policy: PeerPolicy) -> str | None:
+    """Refuse a connection whose other end belongs neither to root or SYSTEM nor to our own user.
+
+    May read large tables: call it in a thread, once per connection.
+
+    Args:
+        local: Our end of the established connection.
+        remote: The other end, where the agent should be.
+        policy: What to do where nobody can tell.
+
+    Returns:
+        None where the owner is known and trusted; else, under "warn", why nobody can tell.
+
+    Raises:
+        PeerNotTrusted: It is not on loopback, somebody else's, or unknown under "require".
+    """
+    where = f"{remote[0]}:{remote[1]}"
+    if not is_loopback(remote[0]):
+        raise PeerNotTrusted(f"{where} is not on this machine: use the agent's loopback address, or give --ca-bundle")
+    strangers, unknown = _linux_owner(local, remote) if sys.platform == "linux" else _process_owner(local, remote)
+    if strangers:
+        raise PeerNotTrusted(
+            f"what listens on {where} belongs to {strangers}, neither to root or SYSTEM nor to this process's user: "
+            "find out what it is; where the agent really runs as that user, give its certificate with --ca-bundle"
+        )
+    if unknown:
+        text = f"nobody can tell who listens on {where}: {unknown}"
+        if policy == "require":
+            raise PeerNotTrusted(f"{text}; give --ca-bundle, or allow it with the peer policy 'warn'")
+        _warn_once(text)
+        return text
+    return None
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    _log.warning("%s; going on, as the peer policy is 'warn'", text)
+
+
+def _plain(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Parse an address; one that is IPv4 inside IPv6 becomes IPv4, as a dual-stack listener reports both."""
+    address = ipaddress.ip_address(host)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def _endpoint(end: Endpoint) -> Endpoint:
+    return str(_plain(end[0])), end[1]
+
+
+def holders(rows: Iterable[SocketRow], local: Endpoint, remote: Endpoint) -> set[int]:
+    """Return who holds the other end of the connection from `local` to `remote`.
+
+    While it waits to be accepted nobody holds it; then whoever listens there will.
+    """
+    here, there = _endpoint(local), _endpoint(remote)
+    listeners: set[int] = set()
+    for row in rows:
+        if row.holder is None:
+            continue
+        if row.local == there and row.remote == here:
+            return {row.holder}
+        if row.listening and row.local[1] == there[1] and row.local[0] in (there[0], "0.0.0.0", "::"):  # noqa: S104
+            listeners.add(row.holder)
+    return listeners
+
+
+# --- Linux ----------------------------------------------------------------------------------------------------------
+
+
+def socket_rows(table: str, *, port: int, byteorder: Literal["little", "big"] = sys.byteorder) -> Iterator[SocketRow]:
+    """Parse the rows of `/proc/net/tcp` or `/proc/net/tcp6` in which `port` occurs (proc_net_tcp in the kernel's docs).
+
+    Addresses are hexadecimal, in words of 32 bits in the machine's byte order.
+    """
+    needle = f":{port:04X}"
+    for line in table.splitlines()[1:]:
+        if needle not in line:
+            continue
+        fields = line.split()
+        inode = int(fields[9])
+        yield SocketRow(
+            local=_proc_endpoint(fields[1], byteorder),
+            remote=_proc_endpoint(fields[2], byteorder),
+            listening=int(fields[3], 16) == _LISTEN,
+            holder=int(fields[7]) if inode else None,
+        )
+
+
+def _proc_endpoint(text: str, byteorder: Literal["little", "big"]) -> Endpoint:
+    address, _, port = text.partition(":")
+    packed = bytes.fromhex(address)
+    if byteorder == "little":
+        packed = b"".join(packed[start : start + 4][::-1] for start in range(0, len(packed), 4))
+    return str(_plain(str(ipaddress.ip_address(packed)))), int(port, 16)
+
+
+def _linux_owner(local: Endpoint, remote: Endpoint, tables: Path = Path("/proc/net")) -> tuple[str, str]:
+    """Return the owners that are not trusted, and why nobody can tell; both empty where all is well."""
+    rows: list[SocketRow] = []
+    for name in ("tcp", "tcp6"):
+        try:
+            table = (tables / name).read_text("ascii")
+        except FileNotFoundError:  # tcp6: IPv6 is off
+            continue
+        except OSError as error:
+            return "", f"{tables / name} cannot be read ({error.strerror})"
+        rows += socket_rows(table, port=remote[1])
+    owners = holders(rows, local, remote)
+    if not owners:
+        return "", f"the connection is not listed in {tables}/tcp"
+    strangers = owners - {0, os.geteuid()}
+    return ", ".join(f"user id {uid}" for uid in sorted(strangers)), ""
+
+
+# --- Windows, macOS -------------------------------------------------------------------------------------------------
+
+
+def _psutil() -> _ProcessTable:
+    return cast("_ProcessTable", importlib.import_module("psutil"))  # not installed on Linux; has no types
+
+
+def _process_owner(local: Endpoint, remote: Endpoint) -> tuple[str, str]:
+    """As `_linux_owner`, through psutil: which process holds the other end, and whose it is."""
+    processes = _psutil()
+    try:
+        rows = [
+            SocketRow(
+                local=_endpoint(tuple(each.laddr)[:2]),
+                remote=_endpoint(tuple(each.raddr)[:2]) if each.raddr else ("", 0),
+                listening=each.status == "LISTEN",
+                holder=each.pid or None,
+            )
+            for each in processes.net_connections(kind="tcp")
+            if each.laddr
+        ]
+        found = holders(rows, local, remote)
+        if not found:
+            return "", "no process is listed for the connection"
+        own = processes.Process().username()
+        names = {processes.Process(pid).username() for pid in sorted(found)}
+    except processes.Error as error:
+        return "", f"this user may not ask ({type(error).__name__})"
+    return ", ".join(sorted(name for name in names if name != own and not is_system(name))), ""
+
+
+def is_system(account: str) -> bool:
+    r"""Tell whether an account is root, or `NT AUTHORITY\SYSTEM` in any language of Windows."""
+    domain, separator, name = account.casefold().rpartition("\\")
+    if not separator:
+        return name == "root"
+    return name in _SYSTEM_NAMES and "nt" in re.split("[ -]", domain)

@@ -1,0 +1,338 @@
+"""`peer`: TLS with and without a bundle, and whose socket listens at the other end."""
+
+import importlib
+import logging
+import os
+import re
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import pytest
+
+from kepm_plugin import peer
+from kepm_plugin.errors import PeerNotTrusted, UsageError
+from kepm_plugin.peer import SocketRow, check_peer, holders, is_loopback, is_system, socket_rows, tls_context
+
+importlib.import_module("psutil")  # now: it looks at sys.platform, which tests change
+
+ANY = "0.0.0.0"  # noqa: S104  compared with, never bound to
+US, AGENT = ("127.0.0.1", 50000), ("127.0.0.1", 8675)
+
+
+# --- TLS ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.10", True),
+        ("localhost", True),
+        ("LocalHost", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("::ffff:10.0.0.1", False),
+        ("10.0.0.1", False),
+        (ANY, False),
+        ("localhost.example.org", False),
+        ("", False),
+    ],
+)
+def test_only_this_machine_is_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+def test_without_a_bundle_a_loopback_certificate_is_not_verified() -> None:
+    context = tls_context("127.0.0.1", None)
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+def test_without_a_bundle_another_host_is_refused_with_the_remedy() -> None:
+    with pytest.raises(PeerNotTrusted, match=r"10\.0\.0\.1 is not this machine.*--ca-bundle"):
+        tls_context("10.0.0.1", None)
+
+
+def test_with_a_bundle_certificate_and_host_name_are_verified(certificate: Any) -> None:
+    context = tls_context("10.0.0.1", certificate.file)
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert context.cert_store_stats()["x509"] == 1
+
+
+@pytest.mark.parametrize("content", [None, "not a certificate"])
+def test_a_bundle_that_cannot_be_used_is_named(tmp_path: Path, content: str | None) -> None:
+    bundle = tmp_path / "bundle.pem"
+    if content is not None:
+        bundle.write_text(content)
+    with pytest.raises(UsageError, match=f"{re.escape(str(bundle))}.*PEM"):
+        tls_context("127.0.0.1", bundle)
+
+
+# --- /proc/net/tcp --------------------------------------------------------------------------------------------------
+
+HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+
+
+def line(local: str, remote: str, state: str, uid: int, inode: int) -> str:
+    return f"   0: {local} {remote} {state} 00000000:00000000 00:00000000 00000000  {uid}        0 {inode} 1 0 100 0\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "byteorder", "expected"),
+    [
+        pytest.param(
+            line("0100007F:21E3", "0100007F:C350", "01", 1000, 77),
+            "little",
+            [SocketRow(AGENT, US, listening=False, holder=1000)],
+            id="established",
+        ),
+        pytest.param(
+            line("7F000001:21E3", "7F000001:C350", "01", 1000, 77),
+            "big",
+            [SocketRow(AGENT, US, listening=False, holder=1000)],
+            id="big endian",
+        ),
+        pytest.param(
+            line("0000000000000000FFFF00000100007F:21E3", "0000000000000000FFFF00000100007F:C350", "01", 5, 77),
+            "little",
+            [SocketRow(AGENT, US, listening=False, holder=5)],
+            id="IPv4 on a dual-stack listener",
+        ),
+        pytest.param(
+            line("00000000000000000000000001000000:21E3", "00000000000000000000000000000000:0000", "0A", 0, 77),
+            "little",
+            [SocketRow(("::1", 8675), ("::", 0), listening=True, holder=0)],
+            id="IPv6 listener",
+        ),
+        pytest.param(
+            line("0100007F:21E3", "0100007F:C350", "01", 0, 0),
+            "little",
+            [SocketRow(AGENT, US, listening=False, holder=None)],
+            id="not accepted yet: the kernel's 0 is not root",
+        ),
+        pytest.param(line("0100007F:21E4", "0100007F:C350", "01", 0, 9), "little", [], id="another port"),
+        pytest.param("", "little", [], id="empty"),
+    ],
+)
+def test_rows_of_the_kernels_table(text: str, byteorder: Literal["little", "big"], expected: list[SocketRow]) -> None:
+    assert list(socket_rows(HEAD + text, port=8675, byteorder=byteorder)) == expected
+
+
+LISTENER = SocketRow(AGENT, (ANY, 0), listening=True, holder=1)
+ANY_LISTENER = SocketRow((ANY, 8675), (ANY, 0), listening=True, holder=2)
+OTHER_LISTENER = SocketRow(("127.0.0.2", 8675), (ANY, 0), listening=True, holder=3)
+WAITING = SocketRow(AGENT, US, listening=False, holder=None)
+ACCEPTED = SocketRow(AGENT, US, listening=False, holder=4)
+OUR_END = SocketRow(US, AGENT, listening=False, holder=5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([OUR_END, LISTENER, ACCEPTED], {4}),
+        ([OUR_END, LISTENER, WAITING], {1}),
+        ([LISTENER, ANY_LISTENER, OTHER_LISTENER], {1, 2}),
+        ([OUR_END, WAITING], set[int]()),
+        ([], set[int]()),
+    ],
+)
+def test_who_holds_the_other_end(rows: list[SocketRow], expected: set[int]) -> None:
+    assert holders(rows, US, AGENT) == expected
+
+
+def test_addresses_are_compared_in_their_plain_form() -> None:
+    assert holders([ACCEPTED], ("::ffff:127.0.0.1", 50000), ("::ffff:127.0.0.1", 8675)) == {4}
+
+
+# --- the check ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def first_warning() -> Iterator[None]:
+    """Each test is a new process as far as "says so once" goes."""
+    peer._warn_once.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    yield
+    peer._warn_once.cache_clear()  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.fixture
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A /proc/net of the test's own making."""
+    real = peer._linux_owner  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(peer, "_linux_owner", lambda local, remote: real(local, remote, tmp_path))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    monkeypatch.setattr(sys, "platform", "linux")
+    return tmp_path
+
+
+@pytest.mark.parametrize("uid", [0, os.geteuid()], ids=["root", "ourselves"])
+def test_root_and_our_own_user_are_trusted(proc: Path, uid: int) -> None:
+    (proc / "tcp").write_text(HEAD + line("0100007F:21E3", "0100007F:C350", "01", uid, 77))
+    assert check_peer(US, AGENT, "require") is None
+
+
+@pytest.mark.parametrize("policy", ["warn", "require"])
+def test_another_users_socket_is_refused_whatever_the_policy(proc: Path, policy: peer.PeerPolicy) -> None:
+    (proc / "tcp").write_text(HEAD)
+    (proc / "tcp6").write_text(
+        HEAD + line("0000000000000000FFFF00000100007F:21E3", "0000000000000000FFFF00000100007F:C350", "01", 4711, 77)
+    )
+    with pytest.raises(PeerNotTrusted, match=r"127\.0\.0\.1:8675 belongs to user id 4711.*--ca-bundle"):
+        check_peer(US, AGENT, policy)
+
+
+def test_a_listener_of_another_user_is_refused_before_it_accepts(proc: Path) -> None:
+    """Until then the kernel shows the connection as root's, which must not count."""
+    (proc / "tcp").write_text(
+        HEAD
+        + line("0100007F:21E3", "0100007F:C350", "01", 0, 0)
+        + line("00000000:21E3", "00000000:0000", "0A", 4711, 78)
+    )
+    with pytest.raises(PeerNotTrusted, match="user id 4711"):
+        check_peer(US, AGENT, "warn")
+
+
+def test_where_nobody_can_tell_warn_says_so_once(proc: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (proc / "tcp").write_text(HEAD)
+    with caplog.at_level(logging.WARNING, "kepm_plugin.peer"):
+        told = [check_peer(US, AGENT, "warn") for _ in range(2)]
+    assert told == [told[0], told[0]]
+    assert "not listed" in str(told[0])
+    assert len(caplog.records) == 1
+
+
+def test_where_nobody_can_tell_require_refuses(proc: Path) -> None:
+    (proc / "tcp").mkdir()  # cannot be read as a file
+    with pytest.raises(PeerNotTrusted, match=r"nobody can tell.*cannot be read.*'warn'"):
+        check_peer(US, AGENT, "require")
+
+
+def test_an_end_that_is_not_on_loopback_is_refused() -> None:
+    with pytest.raises(PeerNotTrusted, match="not on this machine"):
+        check_peer(("10.0.0.1", 1), ("10.0.0.1", 2), "warn")
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+@pytest.mark.parametrize(
+    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"), (socket.AF_INET6, "::ffff:127.0.0.1")]
+)
+def test_the_real_kernel_is_understood(family: socket.AddressFamily, host: str, accepted: bool) -> None:
+    with socket.socket(family) as listener:
+        if family is socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind(("::" if host.startswith("::ffff") else host, 0))
+        listener.listen()
+        listener.settimeout(5)
+        with socket.create_connection((host.removeprefix("::ffff:"), listener.getsockname()[1]), timeout=5) as client:
+            server = listener.accept()[0] if accepted else None
+            try:
+                assert check_peer(client.getsockname()[:2], client.getpeername()[:2], "require") is None
+            finally:
+                if server is not None:
+                    server.close()
+
+
+# --- Windows and macOS, with a process table of the test's own making -----------------------------------------------
+
+
+class AccessDenied(Exception):
+    pass
+
+
+class Processes:
+    """psutil, for one machine with one connection."""
+
+    Error = AccessDenied
+
+    def __init__(self, owners: dict[int | None, str], *, accepted: bool = True) -> None:
+        self._owners, self._accepted = owners, accepted
+
+    def net_connections(self, kind: str) -> list[SimpleNamespace]:
+        assert kind == "tcp"
+        if not self._owners:
+            raise AccessDenied
+        return [
+            SimpleNamespace(laddr=(), raddr=(), status="NONE", pid=1),
+            SimpleNamespace(laddr=US, raddr=AGENT, status="ESTABLISHED", pid=1),
+            SimpleNamespace(laddr=("::ffff:127.0.0.1", 8675), raddr=(), status="LISTEN", pid=7),
+            SimpleNamespace(laddr=AGENT, raddr=US, status="ESTABLISHED", pid=7 if self._accepted else 0),
+        ]
+
+    def Process(self, pid: int | None = None) -> SimpleNamespace:  # noqa: N802
+        def username() -> str:
+            if pid not in self._owners:
+                raise AccessDenied
+            return self._owners[pid]
+
+        return SimpleNamespace(username=username)
+
+
+@pytest.fixture(params=["win32", "darwin"])
+def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(sys, "platform", request.param)
+    return str(request.param)
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+@pytest.mark.parametrize("owner", ["root", "NT AUTHORITY\\SYSTEM", "AUTORITE NT\\Système", "me"])
+@pytest.mark.usefixtures("elsewhere")
+def test_elsewhere_the_process_owner_decides(monkeypatch: pytest.MonkeyPatch, owner: str, accepted: bool) -> None:
+    monkeypatch.setattr(peer, "_psutil", lambda: Processes({None: "me", 7: owner}, accepted=accepted))
+    assert check_peer(US, AGENT, "require") is None
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_elsewhere_another_users_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer, "_psutil", lambda: Processes({None: "me", 7: "HOST\\mallory"}))
+    with pytest.raises(PeerNotTrusted, match="mallory"):
+        check_peer(US, AGENT, "warn")
+
+
+@pytest.mark.parametrize("owners", [{}, {None: "me"}], ids=["no table", "no owner"])
+@pytest.mark.usefixtures("elsewhere")
+def test_elsewhere_missing_rights_mean_that_nobody_can_tell(
+    monkeypatch: pytest.MonkeyPatch, owners: dict[int | None, str]
+) -> None:
+    monkeypatch.setattr(peer, "_psutil", lambda: Processes(owners))
+    assert "AccessDenied" in str(check_peer(US, AGENT, "warn"))
+    with pytest.raises(PeerNotTrusted):
+        check_peer(US, AGENT, "require")
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_elsewhere_a_connection_that_is_not_listed_cannot_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer, "_psutil", lambda: Processes({None: "me"}))
+    assert "no process" in str(check_peer(US, ("127.0.0.1", 6889), "warn"))
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_the_real_psutil_has_what_is_used_of_it() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname(), timeout=5) as client,
+        listener.accept()[0],
+    ):
+        assert check_peer(client.getsockname(), client.getpeername(), "require") is None
+
+
+@pytest.mark.parametrize(
+    ("account", "expected"),
+    [
+        ("root", True),
+        ("NT AUTHORITY\\SYSTEM", True),
+        ("NT-AUTORITÄT\\SYSTEM", True),
+        ("AUTORIDADE NT\\SISTEMA", True),
+        ("NT AUTHORITY\\СИСТЕМА", True),
+        ("HOST\\SYSTEM", False),
+        ("NT AUTHORITY\\LOCAL SERVICE", False),
+        ("HOST\\root", False),
+        ("system", False),
+        ("", False),
+    ],
+)
+def test_the_systems_own_accounts(account: str, expected: bool) -> None:
+    assert is_system(account) is expected
