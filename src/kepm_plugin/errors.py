@@ -21,6 +21,7 @@
     │   ├── NoAnswer                 a request was not answered in time
     │   └── Refused                  a request was answered with no
     ├── InstanceError                the operator: another copy of the plugin, or a missing launcher
+    │   └── StartedAsJob             one executable is plugin and job task
     ├── StoreError                   the operator: the plugin's own files
     └── Rejected                     nobody: a handler's deliberate no
         └── PayloadMismatch          a payload that does not fit its handler's type
@@ -53,6 +54,7 @@ __all__ = [
     "Refused",
     "Rejected",
     "SettingsError",
+    "StartedAsJob",
     "StoreError",
     "TopicClash",
     "UndeclaredTopic",
@@ -235,6 +237,23 @@ class InstanceError(KepmError):
     """This copy of the plugin must not, or must no longer, handle messages."""
 
     exit_code = 74
+
+
+class StartedAsJob(InstanceError):
+    """The agent started this process for a job task; a plugin would never end and hold the job up.
+
+    Attributes:
+        job: The id of the job.
+    """
+
+    exit_code = 75
+
+    def __init__(self, job: str) -> None:
+        super().__init__(
+            f"this process was started as a task of the job {job!r}, but it is a plugin: register the executable as "
+            "a plugin or as a job task, not as both"
+        )
+        self.job = job
 
 
 class StoreError(KepmError):
