@@ -25,6 +25,7 @@ _MESSAGE_COLUMNS: Final = """size INTEGER NOT NULL, topic BLOB NOT NULL, payload
     retained INTEGER NOT NULL, received_at REAL NOT NULL, response_topic BLOB, correlation_data BLOB, properties TEXT"""
 _MESSAGE: Final = "topic, payload, qos, retained, received_at, response_topic, correlation_data, properties"
 _UNFINISHED: Final = f"SELECT id, delivery, {_MESSAGE} FROM journal WHERE id <= ? ORDER BY id"  # noqa: S608  constants
+_FROM: Final = f"SELECT id, delivery, {_MESSAGE} FROM journal WHERE id >= ? ORDER BY id LIMIT ?"  # noqa: S608  constants
 _TOTALS: Final = "SELECT count(*), coalesce(sum(size), 0), coalesce(max(id), 0) FROM journal"
 _KEPT: Final = "SELECT id, topic, payload, qos, retain, correlation_data FROM kept ORDER BY id"
 _DEAD: Final = f"SELECT id, reason, details, buried_at, {_MESSAGE} FROM dead ORDER BY id"  # noqa: S608  constants
@@ -46,7 +47,7 @@ _SCHEMA: Final = Schema(
         CREATE TABLE dead (id INTEGER PRIMARY KEY AUTOINCREMENT, reason TEXT NOT NULL, details TEXT NOT NULL,
             buried_at REAL NOT NULL, {_MESSAGE_COLUMNS});
         CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)""",
-    queries=(_UNFINISHED, _TOTALS, _KEPT, _DEAD, _DEAD_SIZES, _DROPPED),
+    queries=(_UNFINISHED, _FROM, _TOTALS, _KEPT, _DEAD, _DEAD_SIZES, _DROPPED),
 )
 _ROW: Final = 100
 """Bytes that a row costs besides its payload and topic, roughly."""
@@ -133,6 +134,12 @@ class Store:
             rows = db.execute(_UNFINISHED, (self._inherited,)).fetchall()
         return [Journalled(number, _from_row(message), delivery) for number, delivery, *message in rows]
 
+    def read_from(self, id: int, limit: int) -> list[Journalled]:  # noqa: A002
+        """Return up to `limit` messages of the journal from a number on, in the order of arrival."""
+        with self._database.read("read the journal") as db:
+            rows = db.execute(_FROM, (id, limit)).fetchall()
+        return [Journalled(number, _from_row(message), delivery) for number, delivery, *message in rows]
+
     def unfinished_count(self) -> int:
         """Return how many messages are in the journal, those of an earlier run included."""
         return self._count
@@ -171,8 +178,18 @@ class Store:
             with self._database.commit("forget publications") as db:
                 db.executemany("DELETE FROM kept WHERE id = ?", [(number,) for number in ids])
 
-    def bury(self, received: Received, *, reason: str, details: str, id: int | None = None) -> None:  # noqa: A002
-        """Make a dead letter and remove the message from the journal, in one commit.
+    def bury(
+        self,
+        received: Received,
+        *,
+        reason: str,
+        details: str,
+        id: int | None = None,  # noqa: A002
+        answers: Sequence[Publication] = (),
+    ) -> list[int]:
+        """Make a dead letter, remove the message from the journal and keep its answers, in one commit.
+
+        Returns the ids of the kept answers.
 
         Beyond `Limits` the oldest letters go, the newest stays; `dead_letters_dropped` counts those that went.
 
@@ -181,6 +198,7 @@ class Store:
             reason: A few words that do not vary, such as `no handler`.
             details: What a person needs to see why.
             id: Its id in the journal, if it is there.
+            answers: Publications to keep until they are sent.
         """
         reason, details = _plain(reason), _plain(details)
         size = _size(received) + len(reason) + len(details)
@@ -196,10 +214,12 @@ class Store:
             if dropped:
                 db.executemany("DELETE FROM dead WHERE id = ?", [(old,) for old in dropped])
                 db.execute(_COUNT, (len(dropped),))
+            kept = [insert(db, _KEEP, _publication_row(answer)) for answer in answers]
         self._dead[letter], self._dead_bytes = size, total
         for old in dropped:
             del self._dead[old]
         self._forget(journalled)
+        return kept
 
     def dead_letters(self) -> list[DeadLetter]:
         """Return the dead letters, oldest first."""

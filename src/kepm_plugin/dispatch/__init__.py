@@ -1,0 +1,6 @@
+"""From a received message to one handler call: lanes, order, deadlines, answers, dead letters, acknowledgements."""
+
+from ._call import Failure, guarded
+from ._dispatcher import Counters, Dispatcher
+
+__all__ = ["Counters", "Dispatcher", "Failure", "guarded"]

@@ -1,0 +1,93 @@
+"""Calling an author's code, and turning whatever comes of it into a value."""
+
+import math
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+
+from kepm_plugin.errors import Rejected
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An author's code raised; `Rejected` is a deliberate no, everything else a bug."""
+
+    error: Exception
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the author said no on purpose."""
+        return isinstance(self.error, Rejected)
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    """A handler did not end within its timeout, in seconds."""
+
+    seconds: float
+
+
+async def guarded(function: Callable[..., Awaitable[T]], *args: Any) -> T | Failure:
+    """Await an author's function; its exception becomes a value, so that a plugin's bug does not stop its host.
+
+    Cancellation passes.
+    """
+    try:
+        return await function(*args)
+    except Exception as exc:  # noqa: BLE001  whatever an author's code raises
+        return Failure(exc)
+
+
+class Call:
+    """One handler's `handle`, async or not, with its timeout."""
+
+    def __init__(self, handle: Callable[[Any], Any], *, is_async: bool, timeout: float | None) -> None:
+        self._handle, self._is_async, self._timeout = handle, is_async, timeout
+        # The lane's workers count the slots; this keeps anyio's default of 40 threads out of the way.
+        self._threads = anyio.CapacityLimiter(math.inf)
+
+    async def __call__(self, message: Any, ended: Callable[[object], None]) -> None:
+        """Handle one message and hand over what came of it: result, `Failure` or `TimedOut`.
+
+        Returns when the slot is free again. That is later than `ended` was called where a thread outlives its timeout:
+        a thread cannot be stopped.
+        """
+        if not self._is_async:
+            await self._in_thread(message, ended)
+        elif self._timeout is None:
+            ended(await guarded(self._handle, message))
+        else:
+            outcome: object = TimedOut(self._timeout)
+            with anyio.move_on_after(self._timeout):
+                outcome = await guarded(self._handle, message)
+            ended(outcome)
+
+    async def _in_thread(self, message: Any, ended: Callable[[object], None]) -> None:
+        finished = anyio.Event()
+
+        def run() -> Any:
+            try:
+                return self._handle(message)
+            finally:
+                with suppress(RuntimeError):  # The loop may be gone when an abandoned thread ends.
+                    anyio.from_thread.run_sync(finished.set)
+
+        async def in_thread() -> Any:
+            return await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=self._threads)
+
+        if self._timeout is None:
+            ended(await guarded(in_thread))
+            return
+        outcome: object = TimedOut(self._timeout)
+        with anyio.move_on_after(self._timeout):
+            outcome = await guarded(in_thread)
+        ended(outcome)
+        if isinstance(outcome, TimedOut):
+            await finished.wait()

@@ -1,0 +1,173 @@
+"""Publications on their way out: in order, pipelined up to the broker's limit, kept while the link is down.
+
+In memory and bounded; what waits too long is dropped and counted. Answers that must survive a kill are kept in the
+`store` by whoever puts them here, and forgotten there when the broker has acknowledged them.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, Protocol
+
+import anyio
+
+from .errors import LinkLost, Overloaded
+from .message import Publication
+
+log = logging.getLogger("kepm_plugin.outbox")
+
+LIMIT = 10_000
+"""Publications that may wait."""
+
+MAX_AGE = 300.0
+"""Seconds after which a publication that could not be sent is dropped."""
+
+PUT_TIMEOUT = 30.0
+"""Seconds for which `put` waits for room, or for an acknowledgement, unless told otherwise."""
+
+
+class Sends(Protocol):
+    """What the outbox needs of a session."""
+
+    @property
+    def in_flight_maximum(self) -> int:
+        """How many publications may be unacknowledged."""
+        ...
+
+    def publish(self, publication: Publication, acknowledged: Callable[[], None] | None = None) -> None:
+        """Send without blocking; call back when the broker has it. Raises LinkLost."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    publication: Publication
+    since: float
+    acknowledged: Callable[[], None] | None
+    must: bool
+    """Kept on disk as well, and so never dropped."""
+
+
+class Outbox:
+    """The queue. Belongs to the event loop's thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, limit: int = LIMIT) -> None:
+        self._clock, self._limit = clock, limit
+        self._waiting: deque[_Entry] = deque()
+        self._in_flight: dict[_Entry, None] = {}
+        self._session: Sends | None = None
+        self._pumping = False
+        self._room = anyio.Event()
+        self._empty = anyio.Event()
+        self.dropped = 0
+        """Publications that were given up, since start."""
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._in_flight)
+
+    async def put(
+        self,
+        publication: Publication,
+        *,
+        wait: Literal["queued", "acknowledged"] = "queued",
+        timeout: float | None = None,
+    ) -> None:
+        """Take a publication; with `acknowledged` return when the broker has it. `timeout` is in seconds.
+
+        Raises:
+            Overloaded: There was no room until the deadline.
+            LinkLost: It was not acknowledged until the deadline; it stays queued and may still be sent.
+        """
+        deadline = PUT_TIMEOUT if timeout is None else timeout
+        acknowledged = anyio.Event()
+        queued = False
+        with anyio.move_on_after(deadline) as scope:
+            while len(self) >= self._limit:
+                await self._room.wait()
+            self._append(publication, acknowledged.set if wait == "acknowledged" else None)
+            queued = True
+            if wait == "queued":
+                return
+            await acknowledged.wait()
+        if not scope.cancelled_caught:
+            return
+        if not queued:
+            raise Overloaded(
+                f"the outbox held {self._limit} publications for {deadline:g} s; publish less, or wait for the link"
+            )
+        raise LinkLost(f"{publication.topic!r} was not acknowledged within {deadline:g} s; it stays queued")
+
+    def put_soon(
+        self, publication: Publication, acknowledged: Callable[[], None] | None = None, *, must: bool = False
+    ) -> bool:
+        """Take a publication without waiting; False, counted, where there is no room and it is no `must`."""
+        if len(self) >= self._limit and not must:
+            self.dropped += 1
+            return False
+        self._append(publication, acknowledged, must=must)
+        return True
+
+    def _append(self, publication: Publication, acknowledged: Callable[[], None] | None, *, must: bool = False) -> None:
+        if not self:
+            self._empty = anyio.Event()
+        self._waiting.append(_Entry(publication, self._clock(), acknowledged, must))
+        self._pump()
+
+    def attach(self, session: Sends) -> int:
+        """Send over a session from now on; returns how many publications had waited too long and were dropped."""
+        before = self.dropped
+        oldest = self._clock() - MAX_AGE
+        kept = [entry for entry in self._waiting if entry.must or entry.since >= oldest]
+        self.dropped += len(self._waiting) - len(kept)
+        self._waiting = deque(kept)
+        self._session = session
+        self._pump()
+        self._settle()
+        return self.dropped - before
+
+    def detach(self) -> None:
+        """Stop sending; what was not acknowledged goes first over the next session."""
+        self._session = None
+        self._waiting.extendleft(reversed(self._in_flight))
+        self._in_flight = {}
+
+    async def flushed(self) -> None:
+        """Return when everything has been sent and acknowledged."""
+        while self:
+            await self._empty.wait()
+
+    def _pump(self) -> None:
+        session = self._session
+        if self._pumping:  # A session may acknowledge at once, from inside `publish`.
+            return
+        self._pumping = True
+        while session is not None and self._waiting and len(self._in_flight) < session.in_flight_maximum:
+            entry = self._waiting.popleft()
+            self._in_flight[entry] = None
+            try:
+                session.publish(entry.publication, partial(self._acknowledged, entry))
+            except LinkLost as exc:
+                log.debug("outbox.waiting", extra={"reason": str(exc)})
+                self.detach()
+                break
+        self._pumping = False
+
+    def _acknowledged(self, entry: _Entry) -> None:
+        # A late acknowledgement of an earlier session: the publication is queued again, and sent again.
+        if entry not in self._in_flight:
+            return
+        del self._in_flight[entry]
+        if entry.acknowledged is not None:
+            entry.acknowledged()
+        self._pump()
+        self._settle()
+
+    def _settle(self) -> None:
+        if len(self) == self._limit - 1:
+            self._room.set()
+            self._room = anyio.Event()
+        if not self:
+            self._empty.set()
