@@ -3,6 +3,7 @@
 import datetime
 import ipaddress
 import ssl
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,3 +61,40 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 def other_certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """The certificate that the agent will have after a restart."""
     return make_certificate(tmp_path_factory.mktemp("other_certificate"))
+
+
+# --- nothing is skipped: a test that does not run proves nothing, and CI would not notice ------------------------------
+
+NOT_RUN = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[NOT_RUN] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped:  # xfail included
+        item.config.stash[NOT_RUN].append(item.nodeid)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if report.skipped:
+        collector.config.stash[NOT_RUN].append(collector.nodeid)
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if exitstatus == pytest.ExitCode.OK and session.config.stash[NOT_RUN]:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for node in config.stash[NOT_RUN]:
+        terminalreporter.write_line(f"FAILED {node}: skipped; a test runs, or it goes", red=True)
