@@ -27,7 +27,6 @@ from kepm_plugin.settings import (
     setting,
 )
 
-
 # A loaded machine is no failure: hypothesis builds its tables of characters at the first use.
 PATIENT = examples(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
