@@ -63,7 +63,7 @@ def other_certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return make_certificate(tmp_path_factory.mktemp("other_certificate"))
 
 
-# --- nothing is skipped: a test that does not run proves nothing, and CI would not notice ------------------------------
+# --- nothing is skipped: a test that does not run proves nothing, and CI would not notice ----------------------------
 
 NOT_RUN = pytest.StashKey[list[str]]()
 

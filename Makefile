@@ -1,0 +1,55 @@
+# Needs make and Python 3.11 or later, nothing else. Everything is installed into .venv, by what pyproject.toml says.
+#
+#   make demo    a plugin under the local agent, end to end, from real processes
+#   make test    all tests with coverage; the legs on a real broker need mosquitto
+#   make check   ruff, mypy, pyright
+#   make clean   removes what the above left behind, but for .venv
+
+SHELL := /bin/sh
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check --no-input
+# Debian keeps mosquitto where only root's PATH leads.
+WITH_SBIN := PATH="$$PATH:/usr/local/sbin:/usr/sbin"
+
+.PHONY: demo test check clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.dev
+	$(VENV)/bin/python packaging/demo.py
+
+test: $(VENV)/.test
+	@$(WITH_SBIN) command -v mosquitto >/dev/null || \
+	    { echo 'make test: mosquitto is missing; install it, for example with: sudo apt-get install mosquitto' >&2; exit 2; }
+	$(VENV)/bin/coverage erase
+	$(WITH_SBIN) $(VENV)/bin/coverage run -m pytest
+	$(VENV)/bin/coverage combine --quiet
+	$(VENV)/bin/coverage report --skip-covered
+
+check: $(VENV)/.test
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/pyright
+
+clean:
+	rm -rf build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests plugins packaging -name __pycache__ -prune -exec rm -rf {} +
+
+# One stamp per extra, newer than pyproject.toml; `test` holds `dev`.
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --editable '.[test]'
+	@touch $@ $(VENV)/.dev
+
+# PYTHON=… names an interpreter; without it, the first one that is new enough.
+$(VENV)/bin/python:
+	@for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        "$$python" -m venv --clear $(VENV) && exit 0; \
+	        echo "make: $$python cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; \
+	    fi; \
+	done; \
+	echo 'make: Python 3.11 or later was not found; install it, or say where it is: make PYTHON=/path/to/python3' >&2; exit 2
