@@ -123,6 +123,20 @@ def test_a_dead_letter_says_what_why_and_when(folder: Path) -> None:
     assert second.reason == "other"
 
 
+def test_a_dead_letter_and_the_answer_to_it_are_one_commit(store: Store) -> None:
+    (one,) = store.journal([SCAN])
+    kept = store.bury(SCAN, reason="no handler", details="", id=one.id, answers=[ANSWER])
+    assert store.kept() == [(kept[0], ANSWER)]
+    assert store.unfinished_count() == 0
+
+
+def test_the_journal_can_be_read_in_parts_from_a_number_on(store: Store) -> None:
+    ids = [one.id for one in store.journal([SCAN] * 5)]
+    store.finish(ids[2])
+    assert [one.id for one in store.read_from(ids[1], 2)] == [ids[1], ids[3]]
+    assert store.read_from(ids[4] + 1, 2) == []
+
+
 def test_the_oldest_dead_letters_go_and_are_counted_across_runs(folder: Path) -> None:
     limits = Limits(dead_letters=3)
     with open_store(folder, limits=limits) as store:

@@ -5,52 +5,20 @@ caller's thread (16 microseconds in WAL mode). `synchronous=NORMAL`: what was co
 may take the last commits. Knows nothing of handlers, sessions or clocks other than the one it is given.
 """
 
-import json
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from .database import Connection, Database, Schema, insert, memory_database, open_database
-from .errors import StoreError
-from .folder import make_private
-from .message import EMPTY, Publication, Received
+from ..database import Connection, Database, insert, memory_database, open_database
+from ..errors import StoreError
+from ..folder import make_private
+from ..message import Publication, Received
+from . import _tables as tables
 
 FILE: Final = "plugin.db"
-
-# The size comes first: SQLite reads a row from its start, and a payload may fill many pages.
-_MESSAGE_COLUMNS: Final = """size INTEGER NOT NULL, topic BLOB NOT NULL, payload BLOB NOT NULL, qos INTEGER NOT NULL,
-    retained INTEGER NOT NULL, received_at REAL NOT NULL, response_topic BLOB, correlation_data BLOB, properties TEXT"""
-_MESSAGE: Final = "topic, payload, qos, retained, received_at, response_topic, correlation_data, properties"
-_UNFINISHED: Final = f"SELECT id, delivery, {_MESSAGE} FROM journal WHERE id <= ? ORDER BY id"  # noqa: S608  constants
-_FROM: Final = f"SELECT id, delivery, {_MESSAGE} FROM journal WHERE id >= ? ORDER BY id LIMIT ?"  # noqa: S608  constants
-_TOTALS: Final = "SELECT count(*), coalesce(sum(size), 0), coalesce(max(id), 0) FROM journal"
-_KEPT: Final = "SELECT id, topic, payload, qos, retain, correlation_data FROM kept ORDER BY id"
-_DEAD: Final = f"SELECT id, reason, details, buried_at, {_MESSAGE} FROM dead ORDER BY id"  # noqa: S608  constants
-_DEAD_SIZES: Final = "SELECT id, size FROM dead ORDER BY id"
-_DROPPED: Final = "SELECT value FROM counters WHERE name = 'dead_letters_dropped'"
-_JOURNAL: Final = "INSERT INTO journal VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_KEEP: Final = "INSERT INTO kept VALUES (NULL, ?, ?, ?, ?, ?)"
-_BURY: Final = "INSERT INTO dead VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_COUNT: Final = """INSERT INTO counters VALUES ('dead_letters_dropped', ?)
-    ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"""
-
-# AUTOINCREMENT: an id is never given twice, so that one kept elsewhere cannot come to mean another message.
-_SCHEMA: Final = Schema(
-    version=1,
-    script=f"""
-        CREATE TABLE journal (id INTEGER PRIMARY KEY AUTOINCREMENT, delivery INTEGER NOT NULL, {_MESSAGE_COLUMNS});
-        CREATE TABLE kept (id INTEGER PRIMARY KEY AUTOINCREMENT, topic BLOB NOT NULL, payload BLOB NOT NULL,
-            qos INTEGER NOT NULL, retain INTEGER NOT NULL, correlation_data BLOB);
-        CREATE TABLE dead (id INTEGER PRIMARY KEY AUTOINCREMENT, reason TEXT NOT NULL, details TEXT NOT NULL,
-            buried_at REAL NOT NULL, {_MESSAGE_COLUMNS});
-        CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)""",
-    queries=(_UNFINISHED, _FROM, _TOTALS, _KEPT, _DEAD, _DEAD_SIZES, _DROPPED),
-)
-_ROW: Final = 100
-"""Bytes that a row costs besides its payload and topic, roughly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +69,8 @@ class Store:
         self._count: int
         self._bytes: int
         with database.read("read totals") as db:
-            self._count, self._bytes, self._inherited = db.execute(_TOTALS).fetchone()
-            self._dead: dict[int, int] = dict(db.execute(_DEAD_SIZES))
+            self._count, self._bytes, self._inherited = db.execute(tables.TOTALS).fetchone()
+            self._dead: dict[int, int] = dict(db.execute(tables.DEAD_SIZES))
         self._dead_bytes = sum(self._dead.values())
 
     def journal(self, batch: Sequence[Received]) -> list[Journalled]:
@@ -118,10 +86,11 @@ class Store:
                 f"the journal holds {self._count} messages and is full ({self._bytes} bytes); nothing more "
                 "is acknowledged until handlers have caught up: make them quicker, or raise kepm.journal.max_mb"
             )
-        sizes = [_size(received) for received in batch]
+        sizes = [tables.size_of(received) for received in batch]
         with self._database.commit("journal messages") as db:
             ids = [
-                insert(db, _JOURNAL, (1, size, *_to_row(received))) for received, size in zip(batch, sizes, strict=True)
+                insert(db, tables.JOURNAL, (1, size, *tables.to_row(received)))
+                for received, size in zip(batch, sizes, strict=True)
             ]
         self._count += len(ids)
         self._bytes += sum(sizes)
@@ -131,14 +100,14 @@ class Store:
         """Return what an earlier run left, in the order of arrival, with `delivery` raised by one. Call it once."""
         with self._database.commit("read the journal") as db:
             db.execute("UPDATE journal SET delivery = delivery + 1 WHERE id <= ?", (self._inherited,))
-            rows = db.execute(_UNFINISHED, (self._inherited,)).fetchall()
-        return [Journalled(number, _from_row(message), delivery) for number, delivery, *message in rows]
+            rows = db.execute(tables.UNFINISHED, (self._inherited,)).fetchall()
+        return [Journalled(number, tables.from_row(message), delivery) for number, delivery, *message in rows]
 
     def read_from(self, id: int, limit: int) -> list[Journalled]:  # noqa: A002
         """Return up to `limit` messages of the journal from a number on, in the order of arrival."""
         with self._database.read("read the journal") as db:
-            rows = db.execute(_FROM, (id, limit)).fetchall()
-        return [Journalled(number, _from_row(message), delivery) for number, delivery, *message in rows]
+            rows = db.execute(tables.FROM, (id, limit)).fetchall()
+        return [Journalled(number, tables.from_row(message), delivery) for number, delivery, *message in rows]
 
     def unfinished_count(self) -> int:
         """Return how many messages are in the journal, those of an earlier run included."""
@@ -155,21 +124,21 @@ class Store:
         """
         with self._database.commit("finish a message") as db:
             size = _remove(db, id)
-            kept = [insert(db, _KEEP, _publication_row(answer)) for answer in answers]
+            kept = [insert(db, tables.KEEP, tables.publication_row(answer)) for answer in answers]
         self._forget(size)
         return kept
 
     def keep(self, publication: Publication) -> int:
         """Keep a publication until `sent` is told its id, which is returned."""
         with self._database.commit("keep a publication") as db:
-            return insert(db, _KEEP, _publication_row(publication))
+            return insert(db, tables.KEEP, tables.publication_row(publication))
 
     def kept(self) -> list[tuple[int, Publication]]:
         """Return the publications that are not sent yet, oldest first, with their ids."""
         with self._database.read("read publications") as db:
             return [
-                (number, Publication(_text(topic), payload, qos, bool(retain), correlation_data))
-                for number, topic, payload, qos, retain, correlation_data in db.execute(_KEPT)
+                (number, Publication(tables.topic_text(topic), payload, qos, bool(retain), correlation_data))
+                for number, topic, payload, qos, retain, correlation_data in db.execute(tables.KEPT)
             ]
 
     def sent(self, ids: Sequence[int]) -> None:
@@ -200,8 +169,8 @@ class Store:
             id: Its id in the journal, if it is there.
             answers: Publications to keep until they are sent.
         """
-        reason, details = _plain(reason), _plain(details)
-        size = _size(received) + len(reason) + len(details)
+        reason, details = tables.plain(reason), tables.plain(details)
+        size = tables.size_of(received) + len(reason) + len(details)
         total, dropped = self._dead_bytes + size, list[int]()
         for oldest, its_size in self._dead.items():
             if len(self._dead) - len(dropped) < self._limits.dead_letters and total <= self._limits.dead_letter_bytes:
@@ -209,12 +178,12 @@ class Store:
             dropped.append(oldest)
             total -= its_size
         with self._database.commit("bury a message") as db:
-            letter = insert(db, _BURY, (reason, details, self._now(), size, *_to_row(received)))
+            letter = insert(db, tables.BURY, (reason, details, self._now(), size, *tables.to_row(received)))
             journalled = None if id is None else _remove(db, id)
             if dropped:
                 db.executemany("DELETE FROM dead WHERE id = ?", [(old,) for old in dropped])
-                db.execute(_COUNT, (len(dropped),))
-            kept = [insert(db, _KEEP, _publication_row(answer)) for answer in answers]
+                db.execute(tables.COUNT, (len(dropped),))
+            kept = [insert(db, tables.KEEP, tables.publication_row(answer)) for answer in answers]
         self._dead[letter], self._dead_bytes = size, total
         for old in dropped:
             del self._dead[old]
@@ -225,14 +194,14 @@ class Store:
         """Return the dead letters, oldest first."""
         with self._database.read("read dead letters") as db:
             return [
-                DeadLetter(number, _from_row(message), reason, details, buried_at)
-                for number, reason, details, buried_at, *message in db.execute(_DEAD)
+                DeadLetter(number, tables.from_row(message), reason, details, buried_at)
+                for number, reason, details, buried_at, *message in db.execute(tables.DEAD)
             ]
 
     def dead_letters_dropped(self) -> int:
         """Return how many dead letters had to go for newer ones, over all runs."""
         with self._database.read("read a counter") as db:
-            row = db.execute(_DROPPED).fetchone()
+            row = db.execute(tables.DROPPED).fetchone()
         return int(row[0]) if row else 0
 
     def checkpoint(self) -> None:
@@ -262,19 +231,15 @@ def open_store(folder: Path, *, limits: Limits = DEFAULT, now: Callable[[], floa
     Raises:
         StoreError: The folder or the file cannot be used.
     """
-    with open_database(make_private(folder) / FILE, _SCHEMA, at=now()) as database:
+    with open_database(make_private(folder) / FILE, tables.SCHEMA, at=now()) as database:
         yield Store(database, limits, now)
 
 
 @contextmanager
 def memory_store(*, limits: Limits = DEFAULT, now: Callable[[], float] = time.time) -> Generator[Store]:
     """Open a store that is gone at the end: for tests, and for plugins that may not write."""
-    with memory_database(_SCHEMA) as database:
+    with memory_database(tables.SCHEMA) as database:
         yield Store(database, limits, now)
-
-
-def _size(received: Received) -> int:
-    return _ROW + len(received.payload) + len(received.topic)
 
 
 def _remove(db: Connection, id: int) -> int | None:  # noqa: A002
@@ -282,54 +247,3 @@ def _remove(db: Connection, id: int) -> int | None:  # noqa: A002
     row = db.execute("SELECT size FROM journal WHERE id = ?", (id,)).fetchone()
     db.execute("DELETE FROM journal WHERE id = ?", (id,))
     return int(row[0]) if row else None
-
-
-def _to_row(received: Received) -> tuple[object, ...]:
-    return (
-        _bytes(received.topic),
-        received.payload,
-        received.qos,
-        received.retained,
-        received.received_at,
-        None if received.response_topic is None else _bytes(received.response_topic),
-        received.correlation_data,
-        json.dumps(dict(received.properties)) if received.properties else None,
-    )
-
-
-def _from_row(row: Sequence[Any]) -> Received:
-    topic, payload, qos, retained, received_at, response_topic, correlation_data, properties = row
-    return Received(
-        topic=_text(topic),
-        payload=payload,
-        qos=qos,
-        retained=bool(retained),
-        received_at=received_at,
-        response_topic=None if response_topic is None else _text(response_topic),
-        correlation_data=correlation_data,
-        properties=json.loads(properties) if properties else EMPTY,
-    )
-
-
-def _publication_row(publication: Publication) -> tuple[object, ...]:
-    return (
-        _bytes(publication.topic),
-        publication.payload,
-        publication.qos,
-        publication.retain,
-        publication.correlation_data,
-    )
-
-
-def _bytes(topic: str) -> bytes:
-    """Encode a topic; a broker may let one pass that is no UTF-8, and what came is kept as it came."""
-    return topic.encode("utf-8", "surrogatepass")
-
-
-def _text(topic: bytes) -> str:
-    return topic.decode("utf-8", "surrogatepass")
-
-
-def _plain(text: str) -> str:
-    """Make a text printable: an error's message may quote a topic that is no UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,95 @@
+"""How messages and publications lie in the tables of the plugin's file."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ..database import Schema
+from ..message import EMPTY, Publication, Received
+
+# The size comes first: SQLite reads a row from its start, and a payload may fill many pages.
+_MESSAGE_COLUMNS: Final = """size INTEGER NOT NULL, topic BLOB NOT NULL, payload BLOB NOT NULL, qos INTEGER NOT NULL,
+    retained INTEGER NOT NULL, received_at REAL NOT NULL, response_topic BLOB, correlation_data BLOB, properties TEXT"""
+_MESSAGE: Final = "topic, payload, qos, retained, received_at, response_topic, correlation_data, properties"
+UNFINISHED: Final = f"SELECT id, delivery, {_MESSAGE} FROM journal WHERE id <= ? ORDER BY id"  # noqa: S608  constants
+FROM: Final = f"SELECT id, delivery, {_MESSAGE} FROM journal WHERE id >= ? ORDER BY id LIMIT ?"  # noqa: S608  constants
+TOTALS: Final = "SELECT count(*), coalesce(sum(size), 0), coalesce(max(id), 0) FROM journal"
+KEPT: Final = "SELECT id, topic, payload, qos, retain, correlation_data FROM kept ORDER BY id"
+DEAD: Final = f"SELECT id, reason, details, buried_at, {_MESSAGE} FROM dead ORDER BY id"  # noqa: S608  constants
+DEAD_SIZES: Final = "SELECT id, size FROM dead ORDER BY id"
+DROPPED: Final = "SELECT value FROM counters WHERE name = 'dead_letters_dropped'"
+JOURNAL: Final = "INSERT INTO journal VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+KEEP: Final = "INSERT INTO kept VALUES (NULL, ?, ?, ?, ?, ?)"
+BURY: Final = "INSERT INTO dead VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+COUNT: Final = """INSERT INTO counters VALUES ('dead_letters_dropped', ?)
+    ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"""
+
+# AUTOINCREMENT: an id is never given twice, so that one kept elsewhere cannot come to mean another message.
+SCHEMA: Final = Schema(
+    version=1,
+    script=f"""
+        CREATE TABLE journal (id INTEGER PRIMARY KEY AUTOINCREMENT, delivery INTEGER NOT NULL, {_MESSAGE_COLUMNS});
+        CREATE TABLE kept (id INTEGER PRIMARY KEY AUTOINCREMENT, topic BLOB NOT NULL, payload BLOB NOT NULL,
+            qos INTEGER NOT NULL, retain INTEGER NOT NULL, correlation_data BLOB);
+        CREATE TABLE dead (id INTEGER PRIMARY KEY AUTOINCREMENT, reason TEXT NOT NULL, details TEXT NOT NULL,
+            buried_at REAL NOT NULL, {_MESSAGE_COLUMNS});
+        CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)""",
+    queries=(UNFINISHED, FROM, TOTALS, KEPT, DEAD, DEAD_SIZES, DROPPED),
+)
+_ROW: Final = 100
+"""Bytes that a row costs besides its payload and topic, roughly."""
+
+
+def size_of(received: Received) -> int:
+    return _ROW + len(received.payload) + len(received.topic)
+
+
+def to_row(received: Received) -> tuple[object, ...]:
+    return (
+        topic_bytes(received.topic),
+        received.payload,
+        received.qos,
+        received.retained,
+        received.received_at,
+        None if received.response_topic is None else topic_bytes(received.response_topic),
+        received.correlation_data,
+        json.dumps(dict(received.properties)) if received.properties else None,
+    )
+
+
+def from_row(row: Sequence[Any]) -> Received:
+    topic, payload, qos, retained, received_at, response_topic, correlation_data, properties = row
+    return Received(
+        topic=topic_text(topic),
+        payload=payload,
+        qos=qos,
+        retained=bool(retained),
+        received_at=received_at,
+        response_topic=None if response_topic is None else topic_text(response_topic),
+        correlation_data=correlation_data,
+        properties=json.loads(properties) if properties else EMPTY,
+    )
+
+
+def publication_row(publication: Publication) -> tuple[object, ...]:
+    return (
+        topic_bytes(publication.topic),
+        publication.payload,
+        publication.qos,
+        publication.retain,
+        publication.correlation_data,
+    )
+
+
+def topic_bytes(topic: str) -> bytes:
+    """Encode a topic; a broker may let one pass that is no UTF-8, and what came is kept as it came."""
+    return topic.encode("utf-8", "surrogatepass")
+
+
+def topic_text(topic: bytes) -> str:
+    return topic.decode("utf-8", "surrogatepass")
+
+
+def plain(text: str) -> str:
+    """Make a text printable: an error's message may quote a topic that is no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
