@@ -1,0 +1,283 @@
+"""One connection and its loss: the event loop drives paho, and whoever waits for the broker hears that it is gone.
+
+Everything runs on the event loop, but for the hooks that paho calls while aiomqtt connects in a thread; those only
+pass on. Knows packets as paho's affair; messages are in `_link`.
+"""
+
+import asyncio
+import logging
+import math
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import aiomqtt
+import anyio
+from paho.mqtt.client import Client as Paho
+from paho.mqtt.client import ConnectFlags, DisconnectFlags
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from ..errors import BrokerRefused, LinkLost
+from ._options import BrokerAddress, SessionOptions, Version
+from ._private import paho_of, use_wire
+from ._wire import Wire
+
+_log = logging.getLogger("kepm_plugin.broker")
+
+DRAIN: Final = 512
+"""Packets that are read before other work gets its turn."""
+IN_FLIGHT: Final = 20
+"""Publications at QoS >= 1 that may be unacknowledged; a round trip on loopback takes far less than a millisecond."""
+_RECEIVE_MAXIMUM: Final = DRAIN  # unacknowledged messages that an MQTT 5 broker may send us
+_TICK: Final = 5.0  # seconds between looks at the keep-alive; aiomqtt's own one wakes up every second
+_TAKEN_OVER: Final = 0x8E
+_KEEP_ALIVE_TIMEOUT: Final = 0x8D
+_PROTOCOL_ERROR: Final = 0x82
+
+
+class Connection:
+    """A client of aiomqtt whose socket, reading, writing and keep-alive are ours.
+
+    Attributes:
+        client: aiomqtt's, for its calls; wait for them inside `confirmation`.
+        paho: The client below it, for what aiomqtt has no call for.
+        reason: Why the connection is gone, in plain words; None while it is not.
+        session_present, in_flight_maximum, maximum_qos, retain: What CONNACK said.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        address: BrokerAddress,
+        options: SessionOptions,
+        version: Version,
+        after: Callable[[], None],
+    ) -> None:
+        """Prepare an attempt; `after` is called each time that paho has worked and may have called hooks."""
+        self.session_present = False
+        self.in_flight_maximum = IN_FLIGHT
+        self.maximum_qos = 2
+        self.retain = True
+        self.reason: str | None = None
+        self.gone = anyio.Event()
+        self._wire, self._after = wire, after
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self._descriptor = -1  # of the socket, while the loop watches it
+        self._again: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._refusal: ReasonCode | None = None
+        self._leaving = False
+        self._waiting: set[anyio.CancelScope] = set()  # ended by the loss
+        self.client = _client(address, options, version)
+        self.paho = paho_of(self.client)
+        self.paho.disable_logger()  # it formats a line for every packet
+        use_wire(self.paho, wire)
+        self._aiomqtt_connected: Any = self.paho.on_connect
+        self._aiomqtt_disconnected: Any = self.paho.on_disconnect
+        self.paho.on_connect = self._on_connect
+        self.paho.on_disconnect = self._on_disconnect
+        self.paho.on_socket_open = self._on_socket_open
+        self.paho.on_socket_close = self._on_socket_close
+        self.paho.on_socket_register_write = self._on_socket_register_write
+        self.paho.on_socket_unregister_write = self._on_socket_unregister_write
+
+    async def connect(self) -> None:
+        """Send CONNECT and wait for CONNACK. The deadline is the caller's.
+
+        Raises:
+            BrokerRefused: CONNACK says no.
+            LinkLost: The connection ended before CONNACK.
+        """
+        try:
+            with self.confirmation("CONNACK", math.inf):
+                await self.client.__aenter__()
+        except LinkLost:
+            if self._refusal is None:
+                raise
+            raise BrokerRefused(
+                f"the broker refused client id {self.client.identifier!r}: {words(self._refusal)}; it must be that of "
+                "a plugin whose JSON the agent has loaded",
+                code=self._refusal.value,
+            ) from None
+
+    async def leave(self) -> None:
+        """Send what is queued and DISCONNECT, so that the broker drops the will. Bound it: the broker must read."""
+        if self.reason is not None:
+            return
+        self._leaving = True
+        try:
+            await self.client.__aexit__(None, None, None)
+        finally:
+            self._leaving = False
+
+    def close(self, reason: str) -> None:
+        """Close the socket, from wherever things are; without DISCONNECT, unless `leave` has sent it."""
+        self._lose(reason)
+        self._wire.close()
+        self.paho.disconnect()
+        self.paho.loop_write()  # paho finds the socket closed, and forgets it
+
+    @contextmanager
+    def confirmation(self, packet: str, seconds: float) -> Generator[None]:
+        """Wait inside for an answer of the broker; ended by the loss, and a loss itself where it does not come.
+
+        Raises:
+            LinkLost: The connection is gone.
+        """
+        with anyio.move_on_after(seconds) as scope:
+            self._waiting.add(scope)
+            try:
+                yield
+            except aiomqtt.MqttError as error:
+                self.close(f"the connection could not be used ({error})")
+            finally:
+                self._waiting.discard(scope)
+        if scope.cancelled_caught and self.reason is None:
+            self.close(f"the broker sent no {packet} within {seconds:g} s")
+        if self.reason is not None:
+            raise LinkLost(self.reason)
+
+    def _lose(self, reason: str) -> None:
+        if self.reason is not None:
+            return
+        self.reason = reason
+        self._unwatch()
+        self.gone.set()
+        for scope in self._waiting:
+            scope.cancel()
+
+    # --- the event loop ---------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        if self.reason is None:
+            self._descriptor = self._wire.fileno()
+            self._loop.add_reader(self._descriptor, self._read)
+            self._tick()
+
+    def _unwatch(self) -> None:
+        """Take the socket out of the event loop, which must happen before it is closed."""
+        if self._descriptor >= 0:
+            self._loop.remove_reader(self._descriptor)
+            self._loop.remove_writer(self._descriptor)
+            self._descriptor = -1
+        for handle in (self._again, self._timer):
+            if handle is not None:
+                handle.cancel()
+
+    def _start_writing(self) -> None:
+        if self._descriptor >= 0:
+            self._loop.add_writer(self._descriptor, self._write)
+
+    def _read(self) -> None:
+        """Read until the socket would block, or other work should have its turn."""
+        self._again = None
+        self._wire.dry = False
+        with self._calling_paho():
+            for _ in range(DRAIN):
+                self.paho.loop_read()
+                if self._wire.dry or self.reason is not None:
+                    break
+        if not self._wire.dry and self.reason is None:
+            self._again = self._loop.call_soon(self._read)  # what TLS has decrypted already wakes nobody up
+
+    def _write(self) -> None:
+        with self._calling_paho():
+            self.paho.loop_write()
+
+    def _tick(self) -> None:
+        with self._calling_paho():
+            self.paho.loop_misc()
+        if self.reason is None:
+            self._timer = self._loop.call_later(min(_TICK, max(self.paho.keepalive, 1) / 4), self._tick)
+
+    @contextmanager
+    def _calling_paho(self) -> Generator[None]:
+        """An error inside means that the connection is unusable; it goes on to the event loop's handler."""
+        usable = False
+        try:
+            yield
+            usable = True
+        finally:
+            if not usable:
+                self.close("the MQTT library failed on what the broker sent")
+            self._after()
+
+    # --- paho's hooks -----------------------------------------------------------------------------------------------
+
+    def _on_socket_open(self, *_: object) -> None:
+        """Called in aiomqtt's thread, where the attempt may have been given up meanwhile."""
+        if self.reason is not None:
+            raise ConnectionAbortedError(self.reason)
+        self._loop.call_soon_threadsafe(self._watch)
+
+    def _on_socket_close(self, *_: object) -> None:
+        self._unwatch()
+
+    def _on_socket_register_write(self, *_: object) -> None:
+        if threading.get_ident() == self._thread:
+            self._start_writing()
+        else:  # CONNECT: the loop alone writes it, and not where the attempt was given up
+            self._loop.call_soon_threadsafe(self._start_writing)
+
+    def _on_socket_unregister_write(self, *_: object) -> None:
+        if self._descriptor >= 0:
+            self._loop.remove_writer(self._descriptor)
+
+    def _on_connect(
+        self, client: Paho, userdata: Any, flags: ConnectFlags, code: ReasonCode, properties: Properties | None
+    ) -> None:
+        if code.is_failure:
+            self._refusal = code
+            return
+        self.session_present = flags.session_present
+        self.in_flight_maximum = min(IN_FLIGHT, getattr(properties, "ReceiveMaximum", IN_FLIGHT))
+        self.maximum_qos = getattr(properties, "MaximumQoS", 2)
+        self.retain = bool(getattr(properties, "RetainAvailable", True))
+        self._aiomqtt_connected(client, userdata, flags, code, properties)
+
+    def _on_disconnect(
+        self, client: Paho, userdata: Any, flags: DisconnectFlags, code: ReasonCode, properties: Properties | None
+    ) -> None:
+        if flags.is_disconnect_packet_from_server:
+            taken_over = "as another client connected with this client id, " if code.value == _TAKEN_OVER else ""
+            reason = f"the broker ended the connection: {taken_over}{words(code)}"
+        elif code.value == _KEEP_ALIVE_TIMEOUT:
+            reason = f"the broker answered no ping for {client.keepalive} s"
+        elif code.value == _PROTOCOL_ERROR and self._refusal is None:
+            reason = "the broker sent what is not MQTT"
+        else:
+            reason = self._wire.trouble or "the connection ended"
+        self._lose(reason)
+        if self._leaving:  # else aiomqtt would keep an exception that nobody looks at
+            self._aiomqtt_disconnected(client, userdata, flags, code, properties)
+
+
+def words(code: ReasonCode) -> str:
+    """Return a reason code as text, as in "Not authorized (0x87)"."""
+    return f"{code} (0x{code.value:02X})"
+
+
+def _client(address: BrokerAddress, options: SessionOptions, version: Version) -> aiomqtt.Client:
+    will = options.will
+    common: dict[str, Any] = {
+        "hostname": address.host,
+        "port": address.port,
+        "identifier": options.client_id,
+        "keepalive": options.keep_alive,
+        "timeout": math.inf,  # the deadlines are ours
+        "max_inflight_messages": 0,  # as is the limit: paho's cannot follow what CONNACK says
+        "will": None if will is None else aiomqtt.Will(will.topic, will.payload, will.qos, will.retain),
+        "logger": _log,
+    }
+    if version == "3.1.1":
+        return aiomqtt.Client(**common, protocol=aiomqtt.ProtocolVersion.V311, clean_session=options.clean)
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.ReceiveMaximum = _RECEIVE_MAXIMUM
+    if not options.clean:
+        properties.SessionExpiryInterval = options.session_expiry
+    return aiomqtt.Client(
+        **common, protocol=aiomqtt.ProtocolVersion.V5, clean_start=options.clean, properties=properties
+    )

@@ -1,0 +1,226 @@
+"""The session that the framework uses: subscriptions, messages and their acknowledgement, publications.
+
+`deliver` and the callbacks of publications are called after paho has returned, never inside it, so that what they
+publish or raise cannot confuse it.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
+
+from paho.mqtt.client import Client as Paho
+from paho.mqtt.client import MQTTMessage
+from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from ..errors import BrokerRefused, LinkLost, Overloaded
+from ..message import EMPTY, Publication, Received
+from ._connection import Connection, words
+from ._options import BrokerAddress, SessionOptions, Version
+from ._private import held, leave_acknowledging, queue_packets, topic_bytes
+from ._wire import Wire
+
+Deliver = Callable[[Sequence[Received]], None]
+
+_log = logging.getLogger("kepm_plugin.broker")
+
+_FAILURE: Final = 0x80  # reason codes from here on say no (MQTT 5.0, section 2.4)
+_DENIED_TOPICS: Final = 100  # of which a refused publication is said, once each
+_PUBACK, _PUBREC = b"\x40\x02", b"\x50\x02"  # fixed headers; the packet id follows, on MQTT 5 too
+
+
+class Link:
+    """A session with a broker, alive until `lost()` returns.
+
+    Attributes:
+        version: The MQTT version in use, "5" or "3.1.1".
+        undecodable: Messages that were acknowledged and dropped because their topic is not UTF-8.
+    """
+
+    def __init__(
+        self, wire: Wire, address: BrokerAddress, options: SessionOptions, version: Version, deliver: Deliver
+    ) -> None:
+        self.version: Version = version
+        self.undecodable = 0
+        self._deliver, self._ack_timeout = deliver, options.ack_timeout
+        self._batch: list[MQTTMessage | int] = []  # read, not delivered; a number is the id of a QoS 2 one
+        self._unacknowledged: dict[int, int] = {}  # packet id -> QoS, of what was read
+        self._released: set[int] = set()  # QoS 2: PUBREC is sent, PUBREL not yet seen
+        self._published: dict[int, tuple[str, Callable[[], None] | None]] = {}
+        self._finished: list[Callable[[], None]] = []
+        self._denied: set[str] = set()
+        self._connection = Connection(wire, address, options, version, self._hand_over)
+        self._paho = self._connection.paho
+        self._paho.on_message = self._on_message
+        self._paho.on_publish = self._on_publish
+        leave_acknowledging(self._paho, self._on_publish_2)
+        self.connect = self._connection.connect
+        self.leave = self._connection.leave
+        self.close = self._connection.close
+
+    @property
+    def session_present(self) -> bool:
+        """The broker remembered this client (CONNACK)."""
+        return self._connection.session_present
+
+    @property
+    def in_flight_maximum(self) -> int:
+        """How many publications at QoS >= 1 may be unacknowledged at a time."""
+        return self._connection.in_flight_maximum
+
+    async def subscribe(self, filters: Sequence[str], qos: int) -> None:
+        """Subscribe, and return when the broker has granted every filter.
+
+        Raises:
+            BrokerRefused: SUBACK says no to at least one filter.
+            LinkLost: The connection is gone, or SUBACK did not come in time (the connection is then given up).
+        """
+        codes: Sequence[ReasonCode] = ()
+        with self._connection.confirmation("SUBACK", self._ack_timeout):
+            answer = await self._connection.client.subscribe([(each, qos) for each in filters])
+            codes = cast("Sequence[ReasonCode]", answer)  # the annotation allows for an older paho
+        refused = [(each, code) for each, code in zip(filters, codes, strict=False) if code.value >= _FAILURE]
+        if refused or len(codes) != len(filters):
+            names = ", ".join(f"{each!r} ({words(code)})" for each, code in refused)
+            raise BrokerRefused(
+                f"the broker refused to subscribe to {names or 'a part of ' + ', '.join(filters)}; compare the "
+                "deployed manifest with the code's",
+                code=refused[0][1].value if refused else _FAILURE,
+            )
+        for each, code in zip(filters, codes, strict=True):
+            if code.value < qos:
+                _log.warning("the broker grants %r at QoS %d only, asked for %d", each, code.value, qos)
+
+    async def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Unsubscribe, and return when the broker has confirmed.
+
+        Raises:
+            LinkLost: The connection is gone, or UNSUBACK did not come in time (the connection is then given up).
+        """
+        with self._connection.confirmation("UNSUBACK", self._ack_timeout):
+            await self._connection.client.unsubscribe(list(filters))
+
+    def acknowledge(self, mids: Sequence[int]) -> None:
+        """Tell the broker that messages are safe: PUBACK, or PUBREC at QoS 2, all in one buffer.
+
+        Ids that are not waiting for it are ignored: those of an earlier connection, or acknowledged before.
+        """
+        if self._connection.reason is not None:
+            return
+        packets = bytearray()
+        for mid in mids:
+            qos = self._unacknowledged.pop(mid, 0)
+            if qos == 1:
+                packets += _PUBACK + mid.to_bytes(2, "big")
+            elif qos == 2:
+                self._released.add(mid)
+                packets += _PUBREC + mid.to_bytes(2, "big")
+        if packets:
+            queue_packets(self._paho, bytes(packets))
+
+    def publish(self, publication: Publication, acknowledged: Callable[[], None] | None = None) -> None:
+        """Queue a publication; the caller keeps those that are unacknowledged below `in_flight_maximum`.
+
+        Retain flag and QoS are reduced to what CONNACK allows; correlation data needs MQTT 5.
+
+        Args:
+            publication: What to send.
+            acknowledged: Called on PUBACK or PUBCOMP, whatever they say; at QoS 0 when it is written.
+
+        Raises:
+            LinkLost: The connection is gone.
+            Overloaded: A publication of the same packet id, 65,535 ago, is still unacknowledged.
+        """
+        connection = self._connection
+        if connection.reason is not None:
+            raise LinkLost(f"cannot publish on {publication.topic!r}: {connection.reason}")
+        properties = None
+        if publication.correlation_data is not None and self.version == "5":
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.CorrelationData = publication.correlation_data
+        qos, retain = min(publication.qos, connection.maximum_qos), publication.retain and connection.retain
+        sent = self._paho.publish(publication.topic, publication.payload, qos, retain, properties)
+        if sent.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            raise Overloaded(f"cannot publish on {publication.topic!r}: the broker does not acknowledge")
+        if qos or sent.mid not in self._published:
+            self._published[sent.mid] = publication.topic, acknowledged
+        elif acknowledged is not None:
+            self._finished.append(acknowledged)  # called at the next reading or writing
+
+    async def lost(self) -> str:
+        """Return when the connection is gone, with the reason in plain words."""
+        await self._connection.gone.wait()
+        return self._connection.reason or ""
+
+    # --- paho's hooks -----------------------------------------------------------------------------------------------
+
+    def _on_message(self, client: Paho, userdata: Any, message: MQTTMessage) -> None:
+        if message.qos == 2:  # PUBREL; the message was taken at PUBLISH
+            self._released.discard(message.mid)
+        elif message.qos and message.dup and message.mid in self._unacknowledged:
+            pass  # NATS repeats on the same connection what is still being worked on
+        else:
+            self._batch.append(message)
+            if message.qos:
+                self._unacknowledged[message.mid] = 1
+
+    def _on_publish_2(self, mid: int) -> None:
+        """Called where paho would send PUBREC, just before it puts a QoS 2 message aside until PUBREL."""
+        if mid in self._released:  # the broker did not see our PUBREC
+            self._unacknowledged[mid] = 2
+            self.acknowledge([mid])
+        elif mid not in self._unacknowledged:
+            self._unacknowledged[mid] = 2
+            self._batch.append(mid)
+
+    def _on_publish(
+        self, client: Paho, userdata: Any, mid: int, code: ReasonCode, properties: Properties | None
+    ) -> None:
+        topic, acknowledged = self._published.pop(mid, ("", None))
+        if acknowledged is not None:
+            self._finished.append(acknowledged)
+        if code.value >= _FAILURE and topic not in self._denied and len(self._denied) < _DENIED_TOPICS:
+            self._denied.add(topic)  # once each: the record of it may itself be published, and denied
+            _log.warning("the broker refused a publication on %r: %s", topic, words(code))
+
+    # --- to the framework -------------------------------------------------------------------------------------------
+
+    def _hand_over(self) -> None:
+        finished, self._finished = self._finished, []
+        for acknowledged in finished:
+            acknowledged()
+        if self._batch:
+            batch, self._batch = self._batch, []
+            now = time.time()
+            messages = (held(self._paho, each) if isinstance(each, int) else each for each in batch)
+            received = (self._received(each, now) for each in messages if each is not None)
+            if decoded := [each for each in received if each is not None]:
+                self._deliver(decoded)
+
+    def _received(self, message: MQTTMessage, now: float) -> Received | None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            self.undecodable += 1
+            _log.warning(
+                "a message was dropped as its topic is not UTF-8: %s (%d so far)",
+                topic_bytes(message)[:40].hex(" "),
+                self.undecodable,
+            )
+            self.acknowledge([message.mid])  # else it would come back for ever
+            return None
+        properties = message.properties
+        return Received(
+            topic=topic,
+            payload=bytes(message.payload),
+            qos=message.qos,
+            retained=message.retain,
+            mid=message.mid,
+            received_at=now,
+            response_topic=getattr(properties, "ResponseTopic", None),
+            correlation_data=getattr(properties, "CorrelationData", None),
+            properties=dict(getattr(properties, "UserProperty", ())) or EMPTY,
+        )

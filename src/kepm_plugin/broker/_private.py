@@ -1,0 +1,60 @@
+"""What is used of aiomqtt and paho that is not their public interface: each name once, with the reason.
+
+paho is pinned to the version in which these were read, and `tests/broker/test_private_names.py` holds each of them to
+what is assumed here.
+"""
+# pyright: reportPrivateUsage=false
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import aiomqtt
+from paho.mqtt.client import Client as Paho
+from paho.mqtt.client import MQTTMessage
+from paho.mqtt.enums import MessageType, MQTTErrorCode
+
+if TYPE_CHECKING:
+    from ._wire import Wire
+
+
+def paho_of(client: aiomqtt.Client) -> Paho:
+    """`aiomqtt.Client._client`: paho's hooks are public, but aiomqtt does not show the client that has them."""
+    return client._client
+
+
+def use_wire(paho: Paho, wire: "Wire") -> None:
+    """`paho.Client._create_socket`: its own way to connect blocks a thread that cannot be stopped (see `_wire`)."""
+    paho._create_socket = lambda: wire  # type: ignore[method-assign]
+
+
+def leave_acknowledging(paho: Paho, on_publish_2: Callable[[int], None]) -> None:
+    """`paho.Client._send_puback`, `_send_pubrec`: acknowledging is ours, when the message is safe.
+
+    The public `manual_ack` does not do: with it PUBREC is still sent at once, so that a QoS 2 message is in memory
+    alone, and a PUBREL for a message of an earlier connection is never answered.
+    """
+
+    def puback(mid: int) -> MQTTErrorCode:
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def pubrec(mid: int) -> MQTTErrorCode:
+        on_publish_2(mid)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    paho._send_puback = puback  # type: ignore[method-assign]
+    paho._send_pubrec = pubrec  # type: ignore[method-assign]
+
+
+def held(paho: Paho, mid: int) -> MQTTMessage | None:
+    """`paho.Client._in_messages`: a QoS 2 message waits there from PUBLISH to PUBREL; we want it at PUBLISH."""
+    return paho._in_messages.get(mid)
+
+
+def queue_packets(paho: Paho, packets: bytes) -> None:
+    """`paho.Client._packet_queue`: many acknowledgements as one buffer, and PUBREC, which has no public call."""
+    paho._packet_queue(MessageType.PUBACK, packets, 0, 1)
+
+
+def topic_bytes(message: MQTTMessage) -> bytes:
+    """`paho.MQTTMessage._topic`: what to show of a topic that is not UTF-8; the public `topic` raises."""
+    return message._topic

@@ -1,0 +1,139 @@
+"""The bytes below MQTT: TCP, who listens, TLS, and a socket as paho wants it.
+
+Connecting is done here rather than by paho, whose way blocks a thread that nobody can stop, ignores the time limit
+during the TLS handshake and leaves no moment before it to look who listens. Here it can be cancelled at every step.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+import anyio.to_thread
+
+from ..peer import Endpoint
+
+_CHUNK: Final = 65_536  # bytes; a TLS record has at most 16 KiB
+
+
+async def dial(
+    host: str, port: int, tls: ssl.SSLContext, check: Callable[[Endpoint, Endpoint], object] | None
+) -> ssl.SSLSocket:
+    """Return a connected, non-blocking TLS socket; `check(ours, theirs)` runs in a thread before TLS, and may raise.
+
+    Raises:
+        OSError: Nobody listens, or TLS failed (`ssl.SSLError` is one).
+    """
+    raw = await _connected(host, port)
+    try:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # small packets, each of which somebody waits for
+        if check is not None:
+            local, remote = raw.getsockname()[:2], raw.getpeername()[:2]
+            await anyio.to_thread.run_sync(check, local, remote, abandon_on_cancel=True)
+        secure = tls.wrap_socket(raw, server_hostname=host, do_handshake_on_connect=False)
+    finally:
+        raw.close()  # wrap_socket took its descriptor over; on failure nobody else closes it
+    done = False
+    try:
+        await _handshake(secure)
+        done = True
+    finally:
+        if not done:
+            secure.close()
+    return secure
+
+
+async def _connected(host: str, port: int) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    failure = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        raw = socket.socket(family, kind, protocol)
+        connected = False
+        try:
+            raw.setblocking(False)
+            await loop.sock_connect(raw, address)
+            connected = True
+        except OSError as error:  # "localhost" may be ::1 first, where the agent does not listen
+            failure = error
+        finally:
+            if not connected:
+                raw.close()
+        if connected:
+            return raw
+    raise failure
+
+
+async def _handshake(secure: ssl.SSLSocket) -> None:
+    while True:
+        try:
+            secure.do_handshake()
+        except ssl.SSLWantReadError:
+            await anyio.wait_readable(secure)
+        except ssl.SSLWantWriteError:
+            await anyio.wait_writable(secure)
+        else:
+            return
+
+
+class Wire:
+    """A TLS socket with what paho's `SocketLike` asks for, reading in large pieces.
+
+    paho reads two single bytes per packet; from a buffer that costs little, and the buffer knows what TLS hides from
+    `select`: whether something that was received has not been read yet.
+    """
+
+    def __init__(self, secure: ssl.SSLSocket) -> None:
+        self._secure = secure
+        self._data: bytes = b""
+        self._read = 0
+        self.dry = False
+        """The last `recv` found nothing: the next one needs the socket to be readable."""
+        self.trouble = ""
+        """Why reading or writing failed, in plain words."""
+
+    def recv(self, size: int) -> bytes:
+        if self._read == len(self._data):
+            self._data, self._read = self._receive(), 0
+        piece = self._data[self._read : self._read + size]
+        self._read += len(piece)
+        return piece
+
+    def _receive(self) -> bytes:
+        try:
+            data = self._secure.recv(_CHUNK)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            self.dry = True
+            raise
+        except OSError as error:
+            self._failed(error)
+            raise
+        if not data:
+            self.trouble = self.trouble or "the broker closed the connection"
+        return data
+
+    def send(self, data: bytes | bytearray) -> int:
+        try:
+            return self._secure.send(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except OSError as error:
+            self._failed(error)
+            raise
+
+    def _failed(self, error: OSError) -> None:
+        self.trouble = self.trouble or f"the connection broke ({error.strerror or error})"
+
+    def fileno(self) -> int:
+        return self._secure.fileno()
+
+    def setblocking(self, flag: bool) -> None:
+        if flag:
+            raise ValueError("the event loop needs a socket that does not block")
+
+    def close(self) -> None:
+        """Close the socket; from then on reading and writing fail."""
+        self._data = b""
+        self._read = 0
+        self._secure.close()
