@@ -146,6 +146,15 @@ class Contract:
         }
         return own | {key: value for key, value in fields.items() if key not in own}
 
+    def status(
+        self, *, state: State, reason: str, version: str, process: int, time: float, details: Mapping[str, object]
+    ) -> dict[str, object]:
+        """Return a report for `<Id>/Status`. *Assumed*: only the topic is documented (Plugin Cmd-Resp).
+
+        `time` is in seconds since the epoch; `details` are counters and the like.
+        """
+        return {"state": state, "reason": reason, "version": version, "processId": process, "time": time, **details}
+
     def answer_ok(self, correlation_id: object, result: object) -> dict[str, object]:
         """Return a command's answer yes."""
         return {self.correlation_field: correlation_id, "ok": True, "result": result}

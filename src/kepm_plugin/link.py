@@ -88,7 +88,8 @@ class Observer(Protocol):
 class LinkOptions:
     """How patient to be. Times are in seconds."""
 
-    filters: Sequence[str]
+    filters: Callable[[], Sequence[str]]
+    """What to subscribe, asked at each connect."""
     qos: int = 1
     echo_topic: str | None = None
     budget: float = 600.0
@@ -178,7 +179,7 @@ class Link:
         connected = False
         try:
             async with self._connect(deliver) as session:
-                await session.subscribe(self._options.filters, self._options.qos)
+                await session.subscribe(self._options.filters(), self._options.qos)
                 connected = True
                 self._heard = anyio.current_time()
                 gap = None

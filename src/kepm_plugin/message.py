@@ -116,7 +116,7 @@ def command_decoder(annotation: Any, field: str) -> Callable[[bytes], Decoded]:
     if annotation is bytes or annotation is str:
         raw = decoder(annotation)
         return lambda payload: Decoded(raw(payload), correlation_of(payload, field))
-    convert = _converter(annotation)
+    convert = converter(annotation)
 
     def decode(payload: bytes) -> Decoded:
         value: Any = decode_json(payload) if payload else {}
@@ -200,7 +200,12 @@ def _pydantic_decoder(model: Any) -> Decode:
     return decode
 
 
-def _converter(annotation: Any) -> Callable[[Any], Any]:
+def converter(annotation: Any) -> Callable[[Any], Any]:
+    """Return a function from JSON's own types to `annotation`; it raises `PayloadMismatch` for what does not fit.
+
+    Raises:
+        BadPayload: JSON cannot carry the annotation.
+    """
     pydantic = _is_pydantic(annotation)
     if not pydantic:
         _check(annotation)

@@ -60,8 +60,8 @@ class Counters:
     """Not acknowledged because the journal could not take them."""
 
     def report(self) -> dict[str, int]:
-        """Return the counters by name."""
-        return asdict(self)
+        """Return the counters by name, in JSON's casing."""
+        return {("timedOut" if name == "timed_out" else name): value for name, value in asdict(self).items()}
 
 
 class Dispatcher:
@@ -210,11 +210,17 @@ class Dispatcher:
         for lane in self._lanes:
             lane.close()
 
+    def busy(self) -> list[str]:
+        """Return the names of the handlers that are running."""
+        return [lane.route.spec.name for lane in self._lanes if lane.running]
+
     async def _work(self, lane: Lane) -> None:
         while (work := await lane.next()) is not None:
+            lane.running += 1
             try:
                 await self._handle(lane, work)
             finally:
+                lane.running -= 1
                 lane.done(work)
             if lane.spilled_from is not None and len(lane) < REFILL:
                 self._refill(lane, lane.spilled_from)

@@ -37,6 +37,8 @@ class Lane:
     def __init__(self, route: HandlerRoute, call: Call, decode: Callable[[bytes], Any], plugin_id: str) -> None:
         self.route, self.call, self.decode = route, call, decode
         self.slots = route.spec.concurrency
+        self.running = 0
+        """Calls in progress."""
         self.spilled_from: int | None = None
         """Number of the first message that is in the journal only."""
         self._plugin_id = plugin_id

@@ -1,0 +1,151 @@
+"""A plugin's process: the real surroundings, and the exit code."""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Generator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from kepm_plugin.agent import find_api_base, open_agent
+from kepm_plugin.broker import BrokerAddress, ProtocolChoice, SessionOptions, open_session
+from kepm_plugin.contract import ASSUMED, Contract
+from kepm_plugin.errors import KepmError, StoreError
+from kepm_plugin.folder import data_folder
+from kepm_plugin.instance import RETRY, Launcher, instance_lock, refuse_job
+from kepm_plugin.link import Deliver
+from kepm_plugin.logs import LogPipe, logging_to
+from kepm_plugin.message import Publication
+from kepm_plugin.peer import PeerPolicy
+from kepm_plugin.plugin import Plugin
+from kepm_plugin.store import Store, memory_store, open_store
+
+from ._serve import Outcome, Serving, Surroundings
+from ._stop import CUT_OFF, Stopping, other_threads, stop_on_signals
+
+log = logging.getLogger("kepm_plugin.runtime")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How to run a plugin; what is None is found out."""
+
+    api_base: str | None = None
+    """The agent's HTTPS API."""
+    ca_bundle: Path | None = None
+    """Certificates that verify the agent; without them the owner of its sockets is checked."""
+    data_dir: Path | None = None
+    """Below which the plugin's folder lies."""
+    lock_dir: Path | None = None
+    """Where the lock lies that lets one copy handle; for tests and local agents."""
+    peer: PeerPolicy = "warn"
+    """What to do where nobody can tell who listens."""
+    contract: Contract = ASSUMED
+    start_budget: float = 60.0
+    """Seconds for which the agent's refusals right after the start are not final."""
+
+
+def run(kind: type[Plugin], options: RunOptions | None = None) -> int:
+    """Run a plugin until it is asked to stop, and return the process's exit code (`errors.EXIT_CODES`).
+
+    What went wrong is told in one line on standard error.
+    """
+    options = options or RunOptions()
+    launcher = Launcher.remember()
+    backend: dict[str, Any] = {}
+    if sys.platform == "win32":  # aiomqtt needs add_reader, which the default loop of Windows lacks.
+        backend["loop_factory"] = asyncio.SelectorEventLoop
+    try:
+        refuse_job(os.environ)
+        outcome = anyio.run(partial(_serve, kind, options, launcher), backend_options=backend)
+    except KepmError as exc:
+        return _told(exc)
+    code = _told(outcome.error) if outcome.error is not None else CUT_OFF if outcome.cut_off else 0
+    if other_threads():
+        # A handler's thread cannot be stopped, and the interpreter would wait for it.
+        logging.shutdown()
+        os._exit(code)
+    return code
+
+
+async def _serve(kind: type[Plugin], options: RunOptions, launcher: Launcher) -> Outcome:
+    pipe = LogPipe()
+    stop, stopping = anyio.Event(), Stopping(kind.drain)
+    serving: Serving | None = None
+    async with AsyncExitStack() as stack:
+        # Installed first, so that the deadline is kept whatever the author's code does while it is loaded.
+        stack.enter_context(stop_on_signals(stopping, stop.set))
+        logs = stack.enter_context(
+            logging_to(pipe, source=kind.id, secrets=lambda: serving.secrets() if serving is not None else frozenset())
+        )
+        logs.fallback(True)
+        base = find_api_base(options.api_base, os.environ, Path(sys.executable))
+        agent = await stack.enter_async_context(
+            open_agent(base, ca_bundle=options.ca_bundle, peer=options.peer, contract=options.contract)
+        )
+        lock = stack.enter_context(instance_lock(kind.id, options.lock_dir))
+        store = stack.enter_context(_store(kind, options))
+        around = Surroundings(
+            agent=agent,
+            open_session=_opener(kind, options),
+            store=store,
+            pipe=pipe,
+            logs=logs,
+            contract=options.contract,
+            stop=stop,
+            try_lock=lock.try_acquire,
+            orphaned=launcher.gone,
+            start_budget=options.start_budget,
+            lock_retry=RETRY,
+        )
+        serving = Serving(kind, around)
+        outcome = await serving.run()
+        log.info("plugin.stopped")
+        logs.fallback(True)
+    stopping.finish()
+    return outcome
+
+
+def _opener(kind: type[Plugin], options: RunOptions) -> Any:
+    choice = ProtocolChoice()
+
+    def opener(host: str, port: int, will: Publication | None, deliver: Deliver) -> Any:
+        session = SessionOptions(
+            client_id=options.contract.client_id_for(kind.id),
+            clean=kind.clean_session,
+            will=will,
+            ca_bundle=options.ca_bundle,
+            peer=options.peer,
+        )
+        return open_session(BrokerAddress(host=host, port=port), session, choice, deliver)
+
+    return opener
+
+
+@contextmanager
+def _store(kind: type[Plugin], options: RunOptions) -> Generator[Store]:
+    if not kind.journal:
+        with memory_store() as store:
+            yield store
+        return
+    folder = data_folder(kind.id, options.data_dir, os.environ)
+    try:
+        opened = open_store(folder)
+    except OSError as exc:
+        raise StoreError(
+            f"the plugin's folder {folder} cannot be used: {exc}; make it writable, or pass --data-dir"
+        ) from exc
+    with opened as store:
+        yield store
+
+
+def _told(error: KepmError) -> int:
+    if sys.stderr is not None:
+        print(f"kepm-plugin: {error}", file=sys.stderr, flush=True)
+    return error.exit_code

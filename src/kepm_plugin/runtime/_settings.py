@@ -1,0 +1,168 @@
+"""The settings of the running plugin: read at start, watched, written, reverted."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from random import Random
+from typing import Any, Protocol
+
+import anyio
+
+from kepm_plugin.contract import (
+    BROKER_HOST_KEY,
+    BROKER_PORT_KEY,
+    DEFAULT_BROKER_HOST,
+    DEFAULT_BROKER_PORT,
+    SYSTEM_PLUGIN,
+)
+from kepm_plugin.errors import AgentError, AgentRefused, AgentUnreachable, BadAgentAnswer, SettingsError
+from kepm_plugin.link import delays
+from kepm_plugin.settings import Change, Settings, difference, encode, fields_of
+
+log = logging.getLogger("kepm_plugin.runtime")
+
+
+class Agent(Protocol):
+    """What the runtime needs of the agent's HTTPS API."""
+
+    async def settings(self, plugin: str) -> dict[str, str]:
+        """Return a plugin's merged settings."""
+        ...
+
+    async def put_setting(self, plugin: str, key: str, value: str | float | bool) -> None:
+        """Write one setting."""
+        ...
+
+    async def revert(self, plugin: str) -> None:
+        """Go back to the plugin's file."""
+        ...
+
+
+async def patiently(
+    get: Callable[[], Awaitable[dict[str, str]]], budget: float, check: Callable[[], None]
+) -> dict[str, str]:
+    """Ask the agent until it answers: right after the start it may not have registered this process (HTTP Reference).
+
+    Args:
+        get: What to ask.
+        budget: Seconds until the last refusal is final.
+        check: Called before each further try; raises when there is no sense in waiting.
+
+    Raises:
+        AgentError: The last refusal, or at once one that waiting does not mend.
+    """
+    deadline = anyio.current_time() + budget
+    for wait in delays(0.1, 2.0):
+        try:
+            return await get()
+        except (AgentRefused, AgentUnreachable) as exc:
+            if anyio.current_time() + wait > deadline:
+                raise
+            log.info("agent.waiting", extra={"reason": str(exc)})
+        check()
+        await anyio.sleep(wait)
+    raise AssertionError("unreachable: delays() does not end")
+
+
+def broker_address(values: Mapping[str, str]) -> tuple[str, int]:
+    """Return the broker's host and port from the agent's own settings.
+
+    Raises:
+        BadAgentAnswer: The port is no port.
+    """
+    host = values.get(BROKER_HOST_KEY) or DEFAULT_BROKER_HOST
+    text = values.get(BROKER_PORT_KEY) or str(DEFAULT_BROKER_PORT)
+    if not text.isdecimal() or not 0 < int(text) < 65_536:
+        raise BadAgentAnswer(f"the agent's setting {BROKER_PORT_KEY} is {text!r}; it must be a port from 1 to 65535")
+    return host, int(text)
+
+
+class LiveSettings:
+    """The current snapshot of one plugin, and the ways to change it."""
+
+    def __init__(self, agent: Agent, plugin_id: str, kind: type[Settings]) -> None:
+        self._agent, self._plugin_id, self._kind = agent, plugin_id, kind
+        self._values: dict[str, str] = {}
+        self._refused: dict[str, str] | None = None
+        self.current: Any = None
+
+    def take(self, values: dict[str, str]) -> None:
+        """Take the first values.
+
+        Raises:
+            SettingsError: They break a rule.
+        """
+        self.current, self._values = self._kind.parse(values), values
+
+    async def refresh(self) -> tuple[Change[Any] | None, SettingsError | None]:
+        """Ask the agent; return what changed, or what is wrong with the new values (the old ones stay, told once).
+
+        Raises:
+            AgentError: The agent refused or could not be reached.
+        """
+        values = await self._agent.settings(self._plugin_id)
+        if values in (self._values, self._refused):
+            return None, None
+        try:
+            new = self._kind.parse(values)
+        except SettingsError as exc:
+            self._refused = values
+            return None, exc
+        old, self.current = self.current, new
+        self._values, self._refused = values, None
+        names = difference(old, new)
+        return (Change(old=old, new=new, names=names) if names else None), None
+
+    async def write(self, changes: Mapping[str, Any]) -> None:
+        """Write attributes that changed, one by one, in the order in which they are declared.
+
+        Raises:
+            SettingsError: A value breaks a rule; nothing was written.
+            AgentError: The agent refused or could not be reached.
+        """
+        known = {field.name: field for field in fields_of(self._kind)}
+        for name in changes:
+            if name not in known:
+                raise SettingsError(
+                    f"{self._kind.__name__} has no setting {name!r}", key=name, rule="a declared attribute"
+                )
+        # A whole new snapshot is made first, so that every rule has been checked before anything is written.
+        self._kind(**{name: changes.get(name, getattr(self.current, name)) for name in known})
+        for name, field in known.items():
+            if name in changes:
+                await self._agent.put_setting(self._plugin_id, field.key, encode(changes[name]))
+
+    async def revert(self) -> None:
+        """Have the agent go back to the plugin's file.
+
+        Raises:
+            AgentError: The agent refused or could not be reached.
+        """
+        await self._agent.revert(self._plugin_id)
+
+    async def watch(
+        self,
+        interval: float,
+        changed: Callable[[Change[Any]], Awaitable[None]],
+        refused: Callable[[SettingsError], None],
+        awake: Callable[[], bool],
+    ) -> None:
+        """Look at the settings again and again, every `interval` seconds with 10 % jitter, while `awake`."""
+        random = Random()  # noqa: S311  jitter, no secret
+        while True:
+            await anyio.sleep(interval * random.uniform(0.9, 1.1))
+            if not awake():
+                continue
+            try:
+                change, error = await self.refresh()
+            except AgentError as exc:
+                log.debug("settings.unread", extra={"reason": str(exc)})
+                continue
+            if error is not None:
+                refused(error)
+            if change is not None:
+                await changed(change)
+
+
+async def system_settings(agent: Agent) -> dict[str, str]:
+    """Return the agent's own merged settings."""
+    return await agent.settings(SYSTEM_PLUGIN)

@@ -1,0 +1,74 @@
+"""The plugin's state: logged at every change, published on `<Id>/Status`, repeated as heartbeat, left as last will."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+
+import anyio
+
+from kepm_plugin.contract import Contract, State, status_topic
+from kepm_plugin.message import Publication, encode_json
+from kepm_plugin.plugin import Plugin
+
+log = logging.getLogger("kepm_plugin.runtime")
+
+
+class Status:
+    """Keeps the state and publishes it while the link is up; only the newest report matters, so none waits."""
+
+    def __init__(
+        self,
+        plugin: type[Plugin],
+        contract: Contract,
+        publish: Callable[[Publication], object],
+        report: Callable[[], dict[str, object]],
+    ) -> None:
+        self._plugin, self._contract, self._publish, self._report = plugin, contract, publish, report
+        self.state: State = "starting"
+        self.reason = ""
+        self.up = False
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the plugin uses the topic at all."""
+        return self._plugin.heartbeat is not None
+
+    def change(self, state: State, reason: str = "") -> None:
+        """Log and publish a new state; the same one again is nothing new."""
+        if (state, reason) == (self.state, self.reason):
+            return
+        before, self.state, self.reason = self.state, state, reason
+        fields = {"state": state, "before": before} | ({"reason": reason} if reason else {})
+        log.log(
+            logging.WARNING if state in ("degraded", "disconnected") else logging.INFO, "state.changed", extra=fields
+        )
+        self.publish()
+
+    def publish(self) -> None:
+        """Publish the state, with the counters."""
+        if self.enabled and self.up:
+            self._publish(self._publication(self.state, self.reason, self._report()))
+
+    def will(self) -> Publication | None:
+        """Return what the broker publishes should the process die (MQTT 5.0, section 3.1.2.5)."""
+        if not self.enabled:
+            return None
+        return self._publication("disconnected", "the connection was lost without a goodbye", {})
+
+    def _publication(self, state: State, reason: str, details: dict[str, object]) -> Publication:
+        body = self._contract.status(
+            state=state,
+            reason=reason,
+            version=self._plugin.version,
+            process=os.getpid(),
+            time=time.time(),
+            details=details,
+        )
+        return Publication(status_topic(self._plugin.id), encode_json(body), qos=1, retain=True)
+
+    async def beat(self) -> None:
+        """Publish the state again and again."""
+        while self._plugin.heartbeat is not None:
+            await anyio.sleep(self._plugin.heartbeat)
+            self.publish()

@@ -1,0 +1,85 @@
+"""Being asked to stop: signals, and the hard exit for code that cannot be stopped."""
+
+import _thread
+import asyncio
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGBREAK")
+"""Asked for by name: SIGBREAK exists on Windows alone. How the agent stops a plugin is not documented."""
+
+CUT_OFF: Final = 73
+"""Exit code where handlers had to be cut off."""
+
+GRACE: Final = 0.8
+"""Seconds after the drain deadline until the process ends, whatever still runs."""
+
+
+class Stopping:
+    """From the first request to stop on, a thread waits for the deadline: the event loop may be blocked for ever."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._begun = False
+        self._finished = False
+
+    def begin(self) -> bool:
+        """Start the countdown; False where it was running already."""
+        if self._begun:
+            return False
+        self._begun = True
+        # A bare thread: starting a threading.Thread takes locks, which a signal handler must not wait for.
+        _thread.start_new_thread(self._count_down, ())
+        return True
+
+    def finish(self) -> None:
+        """Say that the process is about to end by itself."""
+        self._finished = True
+
+    def _count_down(self) -> None:
+        time.sleep(self._seconds + GRACE)
+        if not self._finished:
+            exit_now(f"the drain deadline of {self._seconds:g} s has passed; this is where the process was:")
+
+
+def exit_now(reason: str) -> None:
+    """End the process from any thread, without waiting for anything."""
+    if sys.stderr is not None:
+        print(f"kepm-plugin: {reason}", file=sys.stderr, flush=True)
+        faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+    os._exit(CUT_OFF)
+
+
+@contextmanager
+def stop_on_signals(stopping: Stopping, stop: Callable[[], object]) -> Generator[None]:
+    """Call `stop` on the event loop at the first signal, end the process at once at the second."""
+    loop = asyncio.get_running_loop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stopping.begin():
+            loop.call_soon_threadsafe(stop)
+        else:
+            exit_now("a second signal came")
+
+    before = {number: signal.signal(number, handle) for name in SIGNALS if (number := getattr(signal, name, None))}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def other_threads() -> bool:
+    """Tell whether threads are left that would keep the interpreter from ending."""
+    return any(
+        not thread.daemon and thread is not threading.main_thread() and thread.is_alive()
+        for thread in threading.enumerate()
+    )
