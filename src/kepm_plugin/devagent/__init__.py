@@ -1,0 +1,24 @@
+"""The local agent that authors develop against: launches plugins from their manifests, as a KEPM agent would.
+
+It guesses where the vendor's pages are silent, and says so where it does. What passes here is not thereby proved
+against a real agent.
+"""
+
+from kepm_plugin.devagent.agent import DevAgent
+from kepm_plugin.devagent.control_client import ControlClient
+from kepm_plugin.devagent.logger import LogRecord
+from kepm_plugin.devagent.options import DevOptions
+from kepm_plugin.devagent.orchestrator import PluginState
+from kepm_plugin.devagent.running import dev_agent, serve
+from kepm_plugin.devagent.traffic import Crossing
+
+__all__ = [
+    "ControlClient",
+    "Crossing",
+    "DevAgent",
+    "DevOptions",
+    "LogRecord",
+    "PluginState",
+    "dev_agent",
+    "serve",
+]

@@ -1,0 +1,151 @@
+"""How `kepm-plugin send` and `kepm-plugin settings` reach a running local agent. Standard library only.
+
+The agent listens on loopback; port and a random token are in an owner-only file of its root. Without a root the last
+agent that this user started is meant.
+"""
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from kepm_plugin import errors
+from kepm_plugin.errors import AgentError, AgentUnreachable, KepmError
+
+PATIENCE: Final = 5.0
+"""Seconds beyond an action's own timeout until the agent itself is given up."""
+
+_LARGEST: Final = 64 * 1024 * 1024
+_BY_NAME: Final = {
+    name: getattr(errors, name)
+    for name in ("AgentError", "UnknownPlugin", "NoAnswer", "LinkLost", "ManifestError", "UsageError")
+}
+
+
+def last_agent_file(environment: Mapping[str, str] | None = None) -> Path:
+    """Return the file that names the root of the last agent that this user started."""
+    names = os.environ if environment is None else environment
+    if sys.platform == "win32":
+        folder = Path(names.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif names.get("XDG_RUNTIME_DIR"):
+        folder = Path(names["XDG_RUNTIME_DIR"])
+    elif sys.platform == "darwin":
+        folder = Path.home() / "Library" / "Application Support"
+    else:
+        folder = Path(names.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return folder / "kepm-plugin" / "last-dev-agent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlClient:
+    """Talks to one local agent; each call is a connection of its own."""
+
+    root: Path
+    port: int
+    token: str
+
+    @classmethod
+    def find(cls, root: Path | None = None) -> "ControlClient":
+        """Find a running agent by its root, or the last one that this user started.
+
+        Raises:
+            AgentUnreachable: There is none.
+        """
+        start = "start one with `kepm-plugin dev`"
+        if root is None:
+            try:
+                root = Path(last_agent_file().read_text(encoding="utf-8").strip())
+            except OSError as exc:
+                raise AgentUnreachable(f"no local agent is running; {start}, or name its root with --root") from exc
+        path = root / ".dev" / "control.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls(root=root, port=int(content["port"]), token=str(content["token"]))
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            raise AgentUnreachable(f"no local agent is running on {root}; {start}") from exc
+
+    def send(
+        self, plugin: str, command: str, payload: Mapping[str, Any] | None = None, timeout: float = 10.0
+    ) -> dict[str, Any]:
+        """Send a command to a plugin and return its response.
+
+        Args:
+            plugin: The plugin's id.
+            command: What follows `<Id>/Commands/`.
+            payload: A JSON object; the correlation id is added.
+            timeout: Seconds, for the plugin to subscribe and to answer.
+
+        Raises:
+            UnknownPlugin: No such plugin.
+            AgentError: It is not running.
+            NoAnswer: Nobody answered in time.
+        """
+        arguments = {"plugin": plugin, "command": command, "payload": dict(payload or {}), "timeout": timeout}
+        answer: dict[str, Any] = self._ask("send", arguments, timeout)
+        return answer
+
+    def get_settings(self, plugin: str) -> dict[str, str]:
+        """Return the merged settings of a plugin, or of `KeeperPrivilegeManager`."""
+        answer: dict[str, str] = self._ask("get_settings", {"plugin": plugin})
+        return answer
+
+    def set_setting(self, plugin: str, key: str, value: str | float | bool) -> None:
+        """Store a value over the file's."""
+        self._ask("set_setting", {"plugin": plugin, "key": key, "value": value})
+
+    def revert_settings(self, plugin: str | None = None) -> None:
+        """Go back to the file's values, of one plugin or of all."""
+        self._ask("revert_settings", {"plugin": plugin})
+
+    def settings_status(self, plugin: str) -> dict[str, Any]:
+        """Return which settings differ from the file."""
+        answer: dict[str, Any] = self._ask("settings_status", {"plugin": plugin})
+        return answer
+
+    def plugins(self) -> dict[str, dict[str, Any]]:
+        """Return all plugins by id: name, status, pid, started_at, launches, exit_code."""
+        answer: dict[str, dict[str, Any]] = self._ask("plugins", {})
+        return answer
+
+    def describe(self) -> dict[str, Any]:
+        """Return root, api_base, broker (host, port), engine, engine_pid and pid of the agent."""
+        answer: dict[str, Any] = self._ask("describe", {})
+        return answer
+
+    def start(self, plugin: str) -> None:
+        """Launch a plugin."""
+        self._ask("start", {"plugin": plugin})
+
+    def stop(self, plugin: str) -> None:
+        """Stop a plugin; returns when it has ended."""
+        self._ask("stop", {"plugin": plugin}, 60.0)
+
+    def restart(self, plugin: str) -> None:
+        """Stop a plugin and launch it, by its file as it is now."""
+        self._ask("restart", {"plugin": plugin}, 60.0)
+
+    def kill_engine(self, pause: float = 0.0) -> None:
+        """Kill the broker engine (SIGKILL); it comes back by itself, after `pause` seconds."""
+        self._ask("kill_engine", {"pause": pause})
+
+    def _ask(self, action: str, arguments: Mapping[str, Any], timeout: float = 0.0) -> Any:
+        request = json.dumps({"token": self.token, "action": action, "arguments": arguments}).encode() + b"\n"
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as sock:
+                sock.settimeout(timeout + PATIENCE)
+                sock.sendall(request)
+                with sock.makefile("rb") as stream:
+                    line = stream.readline(_LARGEST)
+            answer = json.loads(line)
+        except TimeoutError as exc:
+            raise AgentUnreachable(f"the local agent on {self.root} did not answer in time; is it stopped?") from exc
+        except (OSError, ValueError) as exc:
+            raise AgentUnreachable(f"no local agent answers on {self.root}; start it with `kepm-plugin dev`") from exc
+        if answer["ok"]:
+            return answer["result"]
+        kind: type[KepmError] = _BY_NAME.get(answer["error"], AgentError)
+        raise kind(answer["message"])

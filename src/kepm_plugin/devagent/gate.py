@@ -1,0 +1,178 @@
+"""The gate: the agent's MQTT listener over TLS, in front of the engine.
+
+It knows the process behind each connection, checks the client id, lets `border` decide about each packet, owns
+takeovers, always drains the engine, refuses connections while the engine is down and drops its clients when it dies.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import anyio
+
+from kepm_plugin.devagent.bodies import BAD_CLIENT_ID, BAD_VERSION, NOT_AUTHORISED, UNAVAILABLE, Connect, connack
+from kepm_plugin.devagent.engine import Engine
+from kepm_plugin.devagent.packets import CONNECT, V5
+from kepm_plugin.devagent.passage import End, Passage, first_packets
+from kepm_plugin.devagent.registry import Address, Caller, Registry
+from kepm_plugin.devagent.rights import Rights
+from kepm_plugin.devagent.terminal import Terminal
+from kepm_plugin.devagent.traffic import Crossing, Traffic
+
+CONNECT_WITHIN: Final = 10.0
+
+
+@dataclass(slots=True)
+class Seat:
+    """What the gate keeps of a client id between its connections."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    passage: Passage | None = None
+    kept: frozenset[str] = frozenset()
+    arrivals: int = 0
+
+
+class Refusal(Exception):
+    """CONNECT is answered with no."""
+
+    def __init__(self, code: tuple[int, int], why: str) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+class Gate:
+    """All connections. `rights` maps plugin ids to what they declared, and may change while the gate runs."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        registry: Registry,
+        rights: Mapping[str, Rights],
+        traffic: Traffic,
+        terminal: Terminal,
+        *,
+        client_id: str | None = None,
+        mqtt5: bool = True,
+        on_publish: Callable[[Crossing], None] = lambda _: None,
+    ) -> None:
+        self.engine, self.rights, self.traffic, self.terminal = engine, rights, traffic, terminal
+        self._registry, self._client_id, self._mqtt5 = registry, client_id, mqtt5
+        self._on_publish = on_publish
+        self._seats: dict[str, Seat] = {}
+        self._changed = asyncio.Event()  # set, and replaced, when a subscription may have come
+
+    def connected(self, plugin_id: str) -> bool:
+        """Tell whether a client of the plugin is connected right now."""
+        return any(seat.passage is not None and seat.passage.plugin_id == plugin_id for seat in self._seats.values())
+
+    def subscribed(self, plugin_id: str) -> frozenset[str]:
+        """Return the filters that the engine holds for the plugin, those of kept sessions included."""
+        return frozenset(
+            name
+            for client_id, seat in self._seats.items()
+            if self._owner(client_id, plugin_id)
+            for name in (seat.passage.subscriptions if seat.passage is not None else seat.kept)
+        )
+
+    async def wait_subscribed(self, plugin_id: str, fits: Callable[[str], bool]) -> None:
+        """Return when the engine holds a filter of the plugin that fits."""
+        while not any(fits(name) for name in self.subscribed(plugin_id)):
+            await self._changed.wait()
+
+    def report(self, crossing: Crossing) -> None:
+        """Record what crossed; a denial is said aloud here, because the client does not hear of it."""
+        self.traffic.add(crossing)
+        if crossing.kind in ("CONNECT", "SUBACK"):
+            self._changed.set()
+            self._changed = asyncio.Event()
+        if not crossing.allowed:
+            verb = "subscribe to" if crossing.kind == "SUBSCRIBE" else "publish to"
+            where = "subscribe" if crossing.kind == "SUBSCRIBE" else "publish"
+            self.terminal.line(
+                crossing.plugin_id,
+                f"denied: may not {verb} {crossing.topic!r} ({crossing.kind}), which metadata.mqttTopics.{where} "
+                "does not cover; the client sees nothing of this",
+                "red",
+            )
+        elif crossing.kind == "PUBLISH" and crossing.direction == "from plugin":
+            self._on_publish(crossing)
+
+    def rights_of(self, plugin_id: str) -> Rights:
+        """Return what a plugin declared; nothing where its manifest is gone."""
+        return self.rights.get(plugin_id, Rights())
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection from CONNECT to its end."""
+        try:
+            await self._serve(End(reader, writer))
+        except OSError:
+            return  # the client is gone before it said anything of use
+        finally:
+            writer.close()
+
+    async def _serve(self, end: End) -> None:
+        caller, connect = Caller(None, "a process"), Connect(level=4, client_id="")
+        try:
+            with anyio.fail_after(CONNECT_WITHIN):
+                packets = await first_packets(end)
+            if not packets:
+                return
+            if packets[0].kind != CONNECT:
+                raise ValueError(f"{packets[0].name} before CONNECT")
+            connect = Connect.read(packets[0])
+            caller = await self._registry.caller(*ends_of(end.writer))
+            plugin_id = self._admit(connect, caller)
+            await self._pass(plugin_id, connect, replace(end, early=tuple(packets[1:])))
+        except Refusal as refusal:
+            self.terminal.error(f"MQTT: {caller.who}, client id {connect.client_id!r}, refused: {refusal}")
+            end.writer.write(connack(connect.level, refusal.code))
+        except TimeoutError:
+            self.terminal.warn("MQTT: a connection sent no CONNECT in time, closed")
+        except ValueError as exc:
+            self.terminal.error(f"MQTT: {caller.who}, client id {connect.client_id!r}, closed: {exc}")
+
+    async def _pass(self, plugin_id: str, connect: Connect, end: End) -> None:
+        seat = self._seats.setdefault(connect.client_id, Seat())
+        if seat.passage is not None:
+            self.terminal.warn(f"MQTT: client id {connect.client_id!r} came again; the older connection is closed")
+            seat.passage.take_over()
+        seat.arrivals += 1
+        number = seat.arrivals
+        async with seat.turn:  # the engine has seen the end of the older one when this is ours
+            if number != seat.arrivals:
+                return  # and a newer one has come meanwhile
+            passage = seat.passage = Passage(self, plugin_id, connect, seat.kept)
+            try:
+                await passage.run(end)
+            finally:
+                seat.passage, seat.kept = None, passage.kept
+
+    def _admit(self, connect: Connect, caller: Caller) -> str:
+        """Return the plugin that a CONNECT belongs to.
+
+        Raises:
+            Refusal: It is not let in.
+        """
+        if connect.level not in (4, V5) or (connect.level == V5 and not self._mqtt5):
+            raise Refusal(BAD_VERSION, f"protocol level {connect.level}")
+        if caller.plugin_id is None:
+            raise Refusal(NOT_AUTHORISED, "only processes that the agent launched may connect")
+        if not self._owner(connect.client_id, caller.plugin_id):
+            wanted = self._client_id or "{PluginId}, or parts joined by _ of which one is the plugin's id"
+            raise Refusal(BAD_CLIENT_ID, f"the client id does not name the plugin; expected {wanted}")
+        if not self.engine.up:
+            raise Refusal(UNAVAILABLE, f"{self.engine.name} is down")
+        return caller.plugin_id
+
+    def _owner(self, client_id: str, plugin_id: str) -> bool:
+        """Tell whether a client id names the plugin (kepm-facts, section 2.3)."""
+        if self._client_id is not None:
+            return client_id == self._client_id.replace("{PluginId}", plugin_id)
+        return client_id == plugin_id or plugin_id in client_id.split("_")
+
+
+def ends_of(writer: asyncio.StreamWriter) -> tuple[Address, Address]:
+    """Return the addresses of both ends of a connection, theirs first."""
+    peer, here = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
+    return (str(peer[0]), int(peer[1])), (str(here[0]), int(here[1]))

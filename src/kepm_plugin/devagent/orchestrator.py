@@ -1,0 +1,264 @@
+"""Plugins as processes: launched by priority, watched, started again, stopped (kepm-facts, section 3)."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import anyio
+from anyio.abc import TaskGroup
+
+from kepm_plugin.contract import API_BASE_TOKEN
+from kepm_plugin.devagent.child import KILL_WITHIN, Child, spawn
+from kepm_plugin.devagent.guarding import Guard
+from kepm_plugin.devagent.layout import Layout
+from kepm_plugin.devagent.manifests import Manifest, find_executable, platform_name, split_arguments
+from kepm_plugin.devagent.options import DevOptions
+from kepm_plugin.devagent.registry import Registry
+from kepm_plugin.devagent.terminal import Terminal
+from kepm_plugin.errors import EXIT_CODES, AgentError, UnknownPlugin
+
+Status = Literal["Starting", "Healthy", "Stopping", "Stopped", "Failed"]
+"""What the agent calls the state of a plugin (Health & Status); `Stopped` is assumed."""
+
+SETTLE: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginState:
+    """One plugin as it stands now; `started_at` is in seconds since the epoch."""
+
+    id: str
+    name: str
+    status: Status
+    pid: int | None
+    started_at: float | None
+    launches: int
+    exit_code: int | None
+
+
+@dataclass(slots=True)
+class Entry:
+    """What the orchestrator knows of a plugin. `wanted`: it was launched, and nobody stopped it."""
+
+    manifest: Manifest
+    status: Status = "Stopped"
+    child: Child | None = None
+    wanted: bool = False
+    launches: int = 0
+    started_at: float | None = None
+    exit_code: int | None = None
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def runs(self) -> bool:
+        """Whether its process is alive."""
+        return self.child is not None and self.child.exit_code is None
+
+
+class Orchestrator:
+    """Starts, watches and stops plugins."""
+
+    def __init__(
+        self, layout: Layout, options: DevOptions, api_base: str, registry: Registry, guard: Guard, terminal: Terminal
+    ) -> None:
+        self._layout, self._options, self._api_base = layout, options, api_base
+        self._registry, self._guard, self._terminal = registry, guard, terminal
+        self._entries: dict[str, Entry] = {}
+        self._tasks: TaskGroup | None = None
+
+    def load(self, manifests: Iterable[Manifest]) -> None:
+        """Take manifests in; of a known plugin the new one holds from its next start on."""
+        for manifest in manifests:
+            if manifest.id in self._entries:
+                self._entries[manifest.id].manifest = manifest
+            else:
+                self._entries[manifest.id] = Entry(manifest)
+
+    def manifests(self) -> dict[str, Manifest]:
+        """Return what is loaded, by id."""
+        return {plugin_id: entry.manifest for plugin_id, entry in self._entries.items()}
+
+    def entry(self, plugin_id: str) -> Entry:
+        """Return what is known of a plugin.
+
+        Raises:
+            UnknownPlugin: No such file was loaded.
+        """
+        if plugin_id not in self._entries:
+            known = ", ".join(self._entries) or "none"
+            raise UnknownPlugin(f"no plugin {plugin_id!r} in {self._layout.plugins}; there are: {known}")
+        return self._entries[plugin_id]
+
+    def states(self) -> dict[str, PluginState]:
+        """Return all plugins as they stand now."""
+        return {
+            plugin_id: PluginState(
+                id=plugin_id,
+                name=entry.manifest.name,
+                status=entry.status,
+                pid=entry.child.pid if entry.child is not None and entry.runs else None,
+                started_at=entry.started_at,
+                launches=entry.launches,
+                exit_code=entry.exit_code,
+            )
+            for plugin_id, entry in self._entries.items()
+        }
+
+    async def launch_all(self) -> None:
+        """Launch what starts with the agent, lowest `startupPriority` first; a failure is said, the others go on."""
+        for entry in sorted(
+            self._entries.values(), key=lambda entry: (entry.manifest.startup_priority, entry.manifest.id)
+        ):
+            if not entry.manifest.runs_here(platform_name()):
+                platforms = ", ".join(entry.manifest.platforms)
+                self._terminal.warn(f"{entry.manifest.id} is skipped: it is for {platforms} only")
+            elif not entry.manifest.auto_start:
+                self._terminal.agent(f"{entry.manifest.id} is registered and not launched: autoStart is false")
+            else:
+                try:
+                    await self.start(entry.manifest.id)
+                except AgentError as exc:
+                    self._terminal.error(str(exc))
+
+    async def start(self, plugin_id: str) -> None:
+        """Launch a plugin; nothing where it runs already.
+
+        Raises:
+            UnknownPlugin: No such file was loaded.
+            AgentError: It cannot be launched.
+        """
+        entry = self.entry(plugin_id)
+        async with entry.turn:
+            if not entry.runs:
+                await self._launch(entry)
+
+    async def stop(self, plugin_id: str) -> None:
+        """Stop a plugin: SIGTERM, the grace, SIGKILL. It is not started again by monitoring.
+
+        Raises:
+            UnknownPlugin: No such file was loaded.
+        """
+        entry = self.entry(plugin_id)
+        entry.wanted = False
+        async with entry.turn:
+            await self._stop(entry)
+
+    async def restart(self, plugin_id: str) -> None:
+        """Stop a plugin if it runs, and launch it.
+
+        Raises:
+            UnknownPlugin: No such file was loaded.
+            AgentError: It cannot be launched.
+        """
+        entry = self.entry(plugin_id)
+        async with entry.turn:
+            entry.wanted = False
+            await self._stop(entry)
+            await self._launch(entry)
+
+    async def _launch(self, entry: Entry) -> None:
+        manifest = entry.manifest
+        program = find_executable(manifest, self._layout.root, self._layout.plugins)
+        entry.status = "Failed"
+        if isinstance(program, str):
+            raise AgentError(f"{manifest.id} cannot be launched: {program}")
+        if not os.access(program, os.X_OK):
+            raise AgentError(f"{manifest.id} cannot be launched: {program} is not executable; chmod +x it")
+        if self._tasks is None:
+            raise AgentError(f"{manifest.id} cannot be launched: the agent is stopping")
+        arguments = [part.replace(API_BASE_TOKEN, self._api_base) for part in split_arguments(manifest.arguments)]
+        entry.status = "Starting"
+        async with self._registry.launching:
+            try:
+                child = await spawn(program, arguments, self._layout.root)
+            except OSError as exc:
+                entry.status = "Failed"
+                raise AgentError(f"{manifest.id} cannot be launched: {program}: {exc.strerror}") from exc
+            self._guard.started("plugin", child.pid)
+            self._registry.add(manifest.id, child.pid)
+        entry.child, entry.wanted, entry.gone = child, True, asyncio.Event()
+        entry.launches += 1
+        entry.started_at, entry.exit_code, entry.status = time.time(), None, "Healthy"
+        self._terminal.agent(f"launched {manifest.id}: process {child.pid}, {program.name}")
+        self._tasks.start_soon(self._attend, entry, child, name=f"orchestrator.{manifest.id}")
+
+    async def _attend(self, entry: Entry, child: Child) -> None:
+        code = await child.attend(entry.manifest.id, self._terminal)
+        self._registry.remove(child.pid)
+        entry.exit_code = code
+        entry.status = "Failed" if entry.wanted else "Stopped"
+        meaning = f"signal {-code}" if code < 0 else f"code {code}, {EXIT_CODES.get(code, 'of its own')}"
+        again = ""
+        if entry.wanted:
+            again = (
+                "; it is started again at the next check"
+                if _revived(entry.manifest)
+                else f"; {_why_not(entry.manifest)}"
+            )
+        self._terminal.line(
+            entry.manifest.id, f"process {child.pid} ended with {meaning}{again}", "yellow" if entry.wanted else ""
+        )
+        entry.gone.set()
+
+    async def _stop(self, entry: Entry) -> None:
+        child = entry.child
+        if child is None:
+            return
+        if entry.runs:
+            entry.status = "Stopping"
+        if not await child.stop(self._options.stop_grace):
+            self._terminal.warn(
+                f"{entry.manifest.id} did not end within {self._options.stop_grace:g} s of SIGTERM and was killed"
+            )
+        with anyio.move_on_after(SETTLE):
+            await entry.gone.wait()
+        self._guard.ended(child.pid)
+        entry.child = None
+
+    async def monitor(self) -> None:
+        """Check all plugins from time to time, and launch again what ended by itself."""
+        first, interval = self._options.checks
+        await anyio.sleep(first)
+        while True:
+            for plugin_id, entry in list(self._entries.items()):
+                if entry.wanted and not entry.runs and _revived(entry.manifest) and not entry.turn.locked():
+                    try:
+                        await self.start(plugin_id)
+                    except AgentError as exc:
+                        entry.wanted = False
+                        self._terminal.error(f"{exc}; it is not tried again")
+            await anyio.sleep(interval)
+
+    async def stop_all(self) -> None:
+        """Stop every plugin, all at the same time."""
+        async with anyio.create_task_group() as stopping:
+            for plugin_id in self._entries:
+                stopping.start_soon(self.stop, plugin_id, name=f"stop {plugin_id}")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Watch plugins for the time of the block, and stop them all at its end."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            tasks.start_soon(self.monitor, name="orchestrator.monitor")
+            try:
+                yield
+            finally:
+                self._tasks = None
+                with anyio.move_on_after(self._options.stop_grace + KILL_WITHIN + SETTLE, shield=True):
+                    await self.stop_all()
+                tasks.cancel_scope.cancel()
+
+
+def _revived(manifest: Manifest) -> bool:
+    return manifest.requires_monitoring and manifest.auto_restart
+
+
+def _why_not(manifest: Manifest) -> str:
+    field_name = "autoRestart" if manifest.requires_monitoring else "requiresMonitoring"
+    return f"it is not started again: {field_name} is false"

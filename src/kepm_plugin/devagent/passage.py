@@ -1,0 +1,219 @@
+"""One client's way through the gate: pumps between its socket and a connection of its own to the engine."""
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import anyio
+
+from kepm_plugin.devagent.bodies import TAKEN_OVER, UNAVAILABLE, Connect, connack, disconnect, read_connack
+from kepm_plugin.devagent.border import Border
+from kepm_plugin.devagent.engine import Engine
+from kepm_plugin.devagent.packets import V5, Packet, Splitter, read_properties
+from kepm_plugin.devagent.rights import Rights
+from kepm_plugin.devagent.terminal import Terminal
+from kepm_plugin.devagent.traffic import Crossing
+
+READ: Final = 64 * 1024
+UNSENT: Final = 16 * 1024 * 1024
+"""Bytes that may wait for a client which reads slowly; at more it is disconnected, since the engine must be drained."""
+
+ANSWER_WITHIN: Final = 5.0
+LEAVE_WITHIN: Final = 2.0
+PAUSES: Final = (0.05, 0.1, 0.2, 0.4, 0.0)
+SESSION_EXPIRY: Final = 0x11
+
+
+class Host(Protocol):
+    """What a passage needs of the gate."""
+
+    engine: Engine
+    terminal: Terminal
+
+    def report(self, crossing: Crossing) -> None:
+        """Record what crossed."""
+        ...
+
+    def rights_of(self, plugin_id: str) -> Rights:
+        """Return what a plugin declared."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a passage: its streams, and packets that were read from it already."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    splitter: Splitter = field(default_factory=Splitter)
+    early: tuple[Packet, ...] = ()
+
+
+class Passage:
+    """A connection that was let in.
+
+    Attributes:
+        plugin_id: Whose it is.
+        ended: Set when the engine has seen the end of it.
+    """
+
+    def __init__(self, host: Host, plugin_id: str, connect: Connect, known: frozenset[str]) -> None:
+        """Prepare; `known` are the filters that the engine may still hold from an earlier connection."""
+        self.plugin_id = plugin_id
+        self.ended = asyncio.Event()
+        self._host, self._connect, self._known = host, connect, known
+        self._border = Border(plugin_id, connect.level, lambda: host.rights_of(plugin_id), host.report)
+        self._told_to_end = asyncio.Event()
+        self._farewell = b""
+        self._why = ""
+
+    @property
+    def subscriptions(self) -> frozenset[str]:
+        """Filters that the engine holds for this client now."""
+        return frozenset(self._border.subscriptions)
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Filters that the engine keeps after the end of this connection, by what CONNECT asked for."""
+        expiry = dict(read_properties(self._connect.properties)).get(SESSION_EXPIRY, 0)
+        keeps = bool(expiry) if self._connect.level >= V5 else not self._connect.clean
+        return self.subscriptions if keeps else frozenset()
+
+    def take_over(self) -> None:
+        """End this connection because another one came with its client id."""
+        if self._connect.level >= V5:
+            self._farewell = disconnect(TAKEN_OVER)
+        self._why = "taken over"
+        self._told_to_end.set()
+
+    async def run(self, client: End) -> None:
+        """Pump until one side ends.
+
+        Raises:
+            ValueError: The client broke the protocol.
+        """
+        forwarded = self._border.connect(self._connect).with_credential(self._host.engine.credential)
+        engine = await self._enter(forwarded.encode())
+        if engine is None:
+            self._host.terminal.warn(f"MQTT: {self.plugin_id} refused: {self._host.engine.name} did not answer CONNECT")
+            client.writer.write(connack(self._connect.level, UNAVAILABLE))
+            self.ended.set()
+            return
+        try:
+            self._note_connack(engine.early[0])
+            await self._pump(client, engine)
+        finally:
+            with anyio.move_on_after(LEAVE_WITHIN, shield=True):
+                await _leave(engine)
+            engine.writer.transport.abort()
+            self.ended.set()
+            if self._farewell:
+                client.writer.write(self._farewell)
+            self._note("DISCONNECT", self._why or ("left" if self._border.left else "connection lost"))
+
+    async def _enter(self, connect: bytes) -> End | None:
+        """Connect to the engine and return that end with its CONNACK; None where there is no answer."""
+        for pause in PAUSES:
+            with suppress(OSError):
+                reader, writer = await self._host.engine.connect()
+                end = End(reader, writer)
+                writer.write(connect)
+                with anyio.move_on_after(ANSWER_WITHIN):
+                    if early := await first_packets(end):
+                        return End(reader, writer, end.splitter, tuple(early))
+                writer.transport.abort()
+            if not self._host.engine.up:
+                break
+            await anyio.sleep(pause)  # NATS closes a client that it takes for a flapping one
+        return None
+
+    def _note_connack(self, packet: Packet) -> None:
+        present, code = read_connack(packet)
+        version = "5" if self._connect.level >= V5 else "3.1.1"
+        if code:
+            self._why = f"{self._host.engine.name} refused MQTT {version} with code 0x{code:02x}"
+            return
+        if present:
+            self._border.subscriptions |= self._known
+        self._note("CONNECT", f"MQTT {version}, {'session kept' if present else 'new session'}")
+
+    def _note(self, kind: str, note: str) -> None:
+        self._host.terminal.line(self.plugin_id, f"{kind}: {note}", "dim")
+        crossing = Crossing(
+            plugin_id=self.plugin_id, direction="from plugin", kind=kind, topic=self._connect.client_id, note=note
+        )
+        self._host.report(crossing)
+
+    async def _pump(self, client: End, engine: End) -> None:
+        faults: list[ValueError] = []
+        async with anyio.create_task_group() as pumps:
+
+            async def until_end(pump: Awaitable[object]) -> None:
+                try:
+                    await pump
+                except OSError:
+                    pass  # that end is gone
+                except ValueError as exc:
+                    faults.append(exc)
+                pumps.cancel_scope.cancel()
+
+            pumps.start_soon(until_end, self._inward(client, engine), name="gate.from_client")
+            pumps.start_soon(until_end, self._outward(client, engine), name="gate.from_engine")
+            pumps.start_soon(until_end, self._told_to_end.wait(), name="gate.told_to_end")
+        if faults:
+            self._why = "protocol error"
+            raise faults[0]
+
+    async def _inward(self, client: End, engine: End) -> None:
+        """Carry what the client sends; wait where the engine does not take it."""
+        packets = list(client.early)
+        while True:
+            to_engine, to_client = bytearray(), bytearray()
+            for packet in packets:
+                forward, back = self._border.from_client(packet)
+                to_engine += forward
+                to_client += back
+            if to_client:
+                client.writer.write(to_client)
+            if to_engine:
+                engine.writer.write(to_engine)
+                await engine.writer.drain()
+            data = await client.reader.read(READ)
+            if not data:
+                return
+            packets = client.splitter.feed(data)
+
+    async def _outward(self, client: End, engine: End) -> None:
+        """Carry what the engine sends, always: a client that does not read is disconnected, the engine never waits."""
+        packets = list(engine.early)
+        while True:
+            to_client = b"".join(self._border.from_engine(packet) for packet in packets)
+            if to_client:
+                client.writer.write(to_client)
+            if client.writer.transport.get_write_buffer_size() > UNSENT:
+                self._why = f"it reads too slowly, {UNSENT} bytes wait for it"
+                return
+            data = await engine.reader.read(READ)
+            if not data:
+                if not self._border.left:
+                    self._why = self._why or f"{self._host.engine.name} closed the connection"
+                return
+            packets = engine.splitter.feed(data)
+
+
+async def first_packets(end: End) -> list[Packet]:
+    """Return what comes up to and with the first packet; nothing where the stream ends before."""
+    while data := await end.reader.read(READ):
+        if packets := end.splitter.feed(data):
+            return packets
+    return []
+
+
+async def _leave(engine: End) -> None:
+    """Say to the engine that nothing more comes, and return when it has closed its side."""
+    with suppress(OSError):
+        engine.writer.write_eof()
+        while await engine.reader.read(READ):
+            continue
