@@ -57,6 +57,8 @@ ERRORS: Final = {
     "UsageError",
 }
 
+TESTING: Final = {"Hosted", "MemoryAgent", "MemoryBroker", "hosted"}
+
 
 def parsed(file: Path) -> ast.Module:
     return ast.parse(file.read_text("utf-8"))
@@ -153,6 +155,10 @@ def exit_code_offences(file: Path) -> list[str]:
 
 def test_the_names_for_authors_are_deliberate() -> None:
     assert name_offences(PACKAGE / "__init__.py", FACADE, imported=True) == []
+
+
+def test_the_names_for_authors_tests_are_deliberate() -> None:
+    assert name_offences(PACKAGE / "testing" / "__init__.py", TESTING, imported=True) == []
 
 
 def test_the_errors_are_deliberate_and_drawn_as_they_are() -> None:
