@@ -14,6 +14,7 @@ from uuid import uuid4
 import anyio
 
 from .errors import AgentError, LinkLost
+from .eventloop import loop_clock
 from .message import Publication, Received
 from .plugin import Gap
 
@@ -120,6 +121,7 @@ class Link:
     ) -> None:
         self._connect, self._observer, self._options = connect, observer, options
         self._random = random or Random()  # noqa: S311  jitter, no secret
+        self._now = loop_clock()
         self._heard = 0.0
         self._nonce = b""
         self._echoed = anyio.Event()
@@ -133,10 +135,10 @@ class Link:
         Raises:
             LinkLost: The budget is spent.
         """
-        spent, since, reason = 0.0, anyio.current_time(), "start"
+        spent, since, reason = 0.0, self._now(), "start"
         waits = delays(self._options.first_delay, self._options.max_delay)
         while True:
-            started = anyio.current_time()
+            started = self._now()
             served = await self._session(since, reason)
             if served.connected:
                 spent, since = 0.0, served.ended
@@ -152,14 +154,14 @@ class Link:
                     f"the link to the broker could not be restored within {self._options.budget:g} s ({reason}); "
                     "the process ends so that the agent restarts it"
                 )
-            paused = anyio.current_time()
+            paused = self._now()
             wait = self._random.uniform(0, next(waits))
             await anyio.sleep(wait)
             spent = self._spent(spent, paused, wait)
 
     def _spent(self, before: float, started: float, expected: float) -> float:
         """Add the time since `started` to what is spent of the budget; after a sleep of the machine it starts anew."""
-        elapsed = anyio.current_time() - started
+        elapsed = self._now() - started
         if elapsed > expected + 2 * self._options.tick:
             log.info("link.resumed", extra={"seconds": round(elapsed, 1)})
             return 0.0
@@ -181,10 +183,10 @@ class Link:
             async with self._connect(deliver) as session:
                 await session.subscribe(self._options.filters(), self._options.qos)
                 connected = True
-                self._heard = anyio.current_time()
+                self._heard = self._now()
                 gap = None
                 if self.connects:
-                    away = anyio.current_time() - since
+                    away = self._now() - since
                     gap = Gap(seconds=away, reason=reason, session_present=session.session_present)
                 self.connects += 1
                 await self._observer.up(session, gap)
@@ -193,10 +195,10 @@ class Link:
                 reason = await self._watch(session)
         except AgentError as exc:
             reason = str(exc)
-        return _Served(connected, reason, anyio.current_time())
+        return _Served(connected, reason, self._now())
 
     def _received(self, batch: Sequence[Received], session: Session) -> None:
-        self._heard = anyio.current_time()
+        self._heard = self._now()
         if batch:
             self._observer.received(batch, session)
 
@@ -240,20 +242,20 @@ class Link:
             missed = 0 if came else missed + (not late)
             if missed and self._proven:
                 return "the echo did not come back"
-            heard = anyio.current_time() if came else self._heard
-            while (rest := self._options.quiet - (anyio.current_time() - max(heard, self._heard))) > 0:  # noqa: ASYNC110
+            heard = self._now() if came else self._heard
+            while (rest := self._options.quiet - (self._now() - max(heard, self._heard))) > 0:  # noqa: ASYNC110
                 await anyio.sleep(rest)  # What is received meanwhile puts it off; waking for each would cost more.
 
     async def _echo(self, session: Session) -> tuple[bool, bool]:
         """Send one echo; tell whether it came back, and whether our own clock made the answer worthless."""
         self._nonce, self._echoed = uuid4().hex.encode(), anyio.Event()
-        sent = anyio.current_time()
+        sent = self._now()
         with suppress(LinkLost):
             # QoS 0: a broker with 20 messages unacknowledged delivers no further one at QoS 1.
             session.publish(Publication(self._options.echo_topic or "", self._nonce, qos=0))
         with anyio.move_on_after(self._options.echo_timeout):
             await self._echoed.wait()
-        late = anyio.current_time() - sent > self._options.echo_timeout + self._options.tick
+        late = self._now() - sent > self._options.echo_timeout + self._options.tick
         return self._echoed.is_set(), late
 
 

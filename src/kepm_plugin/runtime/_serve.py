@@ -8,11 +8,11 @@ from typing import Any
 
 import anyio
 import anyio.abc
-import anyio.lowlevel
 
 from kepm_plugin.contract import LOGGER_TOPIC, SYSTEM_PLUGIN, Contract, link_topic
 from kepm_plugin.dispatch import Dispatcher, Failure, guarded
 from kepm_plugin.errors import AgentError, InstanceError, KepmError, LinkLost, SettingsError, StoreError, UnknownPlugin
+from kepm_plugin.eventloop import loop_clock, run_soon_on_loop
 from kepm_plugin.link import Deliver, Link, LinkOptions, Session
 from kepm_plugin.logs import LogControl, LogPipe
 from kepm_plugin.message import Publication, Received
@@ -83,7 +83,7 @@ class Serving:
         self._kind, self._around = kind, around
         self.plugin = kind()
         self.settings = LiveSettings(around.agent, kind.id, self.declarations.settings_type)
-        self.outbox = Outbox(anyio.current_time)
+        self.outbox = Outbox(loop_clock())
         self.status = Status(kind, around.contract, self.outbox.put_soon, self._report)
         self.host = PluginHost(
             self.outbox,
@@ -91,7 +91,7 @@ class Serving:
             around.agent,
             self.settings,
             self.refresh_settings,
-            _run_soon(),
+            run_soon_on_loop(),
             self.declarations.filters,
         )
         self.plugin.host = self.host
@@ -400,7 +400,7 @@ class Serving:
             log.error("hook.failed", exc_info=outcome.error, extra={"method": function.__name__})
 
     async def _ship_logs(self) -> None:
-        run_soon = _run_soon()
+        run_soon = run_soon_on_loop()
         self._around.pipe.wake(lambda: run_soon(self._rouse))
         while True:
             if self.status.up and self._move_records():
@@ -425,18 +425,6 @@ class Serving:
             "link": link,
             "counters": counters | {"notSent": self.outbox.dropped, "logsDropped": self._around.pipe.dropped},
         }
-
-
-def _run_soon() -> Callable[[Callable[[], object]], None]:
-    """Return a function, for any thread, that has another one called on this event loop."""
-    native: Any = anyio.lowlevel.current_token().native_token
-    call: Any = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
-
-    def run_soon(function: Callable[[], object]) -> None:
-        with suppress(RuntimeError):  # The loop has ended.
-            call(function)
-
-    return run_soon
 
 
 @asynccontextmanager
