@@ -132,7 +132,7 @@ class _Recorder(logging.Handler):
                 if self.threshold <= logging.DEBUG:
                     self._put(event, here_only=True)
                 return
-            suppressed = self._rate.admit(event.when)
+            suppressed = self._rate.admit(self._clock())
             if suppressed is None:
                 return
             if suppressed:
@@ -316,7 +316,8 @@ def logging_to(
 def _structlog_to(recorder: _Recorder) -> Generator[None]:
     before = structlog.get_config()
     # The list itself stays: loggers that were bound already hold it (structlog.testing.capture_logs does the same).
-    chain = cast("list[Any]", before["processors"])
+    held: object = before["processors"]
+    chain: list[Any] = held if isinstance(held, list) else list(before["processors"])  # pyright: ignore[reportUnknownVariableType]
     processors = chain.copy()
     chain[:] = [merge_contextvars, structlog.processors.StackInfoRenderer([__name__]), recorder]
     structlog.configure(chain, wrapper_class=_Bound, logger_factory=_Named, cache_logger_on_first_use=False)

@@ -85,9 +85,9 @@ class Redactor:
         values = attempt(lambda: frozenset(map(str, self._secrets())) - {""}, self._values)
         if values == self._values:
             return
-        # A secret inside a repr, a JSON text or a URL is spelt in other ways.
-        ways = (str, _as_repr, _as_json, _as_url)
-        spelt = sorted({way(text) for text in values if len(text) >= _SHORTEST for way in ways}, key=len, reverse=True)
+        spelt = sorted(
+            {way for text in values if len(text) >= _SHORTEST for way in _spelt(text)}, key=len, reverse=True
+        )
         self._search = (re.compile("|".join(map(re.escape, spelt))), len(spelt[0])) if spelt else None
         self._values = values
 
@@ -114,16 +114,11 @@ def _holds_secret(key: str) -> bool:
     return _SECRET_KEY.search(re.sub(r"[^a-z0-9]", "", key.casefold())) is not None
 
 
-def _as_repr(text: str) -> str:
-    return repr(text)[1:-1]
-
-
-def _as_json(text: str) -> str:
-    return json.dumps(text)[1:-1]
-
-
-def _as_url(text: str) -> str:
-    return quote(text, errors="replace")
+def _spelt(text: str) -> set[str]:
+    """Return a text as it is, and as it reads inside a repr (of bytes too), a JSON text or a URL."""
+    ways = {repr(text)[1:-1], repr(text.encode("utf-8", "replace"))[2:-1], quote(text, errors="replace")}
+    ways |= {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+    return ways | {text} | {way.replace("'", "\\'") for way in ways}
 
 
 @dataclass(frozen=True, slots=True)
