@@ -59,9 +59,6 @@ class Inbox:
 class Broker(Protocol):
     """What the contract needs of a broker; one of its own for each test, as far as names go."""
 
-    has_present: bool
-    """A second connection of a kept session is told that it is one."""
-
     def topic(self, name: str) -> str:
         """Return a topic that no other test uses."""
         ...
@@ -91,11 +88,10 @@ _numbers = itertools.count()
 class Process:
     """A broker in a process of its own."""
 
-    has_present = True
-
     def __init__(self, command: Sequence[str], port: int, bundle: Path, version: Version) -> None:
         self.address = BrokerAddress(host="127.0.0.1", port=port)
-        self._bundle, self._version = bundle, version
+        self._bundle = bundle
+        self._version: Version = version
         self._prefix = f"T{next(_numbers)}"
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

@@ -254,7 +254,7 @@ async def test_a_burst_in_both_directions_loses_nothing(broker: Any) -> None:
     """5,000 messages come while others go out, their acknowledgements mixed, as a journal acknowledges: per reading."""
     total = 5_000
     got: list[int] = []
-    answered = sent = 0
+    answered = sent = next_number = free = 0
     finished = anyio.Event()
 
     def check() -> None:
@@ -278,8 +278,6 @@ async def test_a_burst_in_both_directions_loses_nothing(broker: Any) -> None:
         plugin.acknowledge([each.mid for each in batch])
         pump()
         check()
-
-    next_number = 0
 
     def feed() -> None:
         nonlocal next_number

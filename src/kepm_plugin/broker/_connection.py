@@ -45,6 +45,7 @@ class Connection:
         client: aiomqtt's, for its calls; wait for them inside `confirmation`.
         paho: The client below it, for what aiomqtt has no call for.
         reason: Why the connection is gone, in plain words; None while it is not.
+        writing: What paho calls is about writing, not about what the broker sent.
         session_present, in_flight_maximum, maximum_qos, retain: What CONNACK said.
     """
 
@@ -61,6 +62,7 @@ class Connection:
         self.in_flight_maximum = IN_FLIGHT
         self.maximum_qos = 2
         self.retain = True
+        self.writing = False
         self.reason: str | None = None
         self.gone = anyio.Event()
         self._wire, self._after = wire, after
@@ -184,8 +186,10 @@ class Connection:
             self._again = self._loop.call_soon(self._read)  # what TLS has decrypted already wakes nobody up
 
     def _write(self) -> None:
+        self.writing = True
         with self._calling_paho():
             self.paho.loop_write()
+        self.writing = False
 
     def _tick(self) -> None:
         with self._calling_paho():

@@ -49,7 +49,8 @@ class Link:
         self._batch: list[MQTTMessage | int] = []  # read, not delivered; a number is the id of a QoS 2 one
         self._unacknowledged: dict[int, int] = {}  # packet id -> QoS, of what was read
         self._released: set[int] = set()  # QoS 2: PUBREC is sent, PUBREL not yet seen
-        self._published: dict[int, tuple[str, Callable[[], None] | None]] = {}
+        self._published: dict[int, tuple[str, Callable[[], None] | None]] = {}  # packet id -> topic, callback
+        self._unwritten: dict[int, Callable[[], None]] = {}  # the same at QoS 0, where paho counts ids too
         self._finished: list[Callable[[], None]] = []
         self._denied: set[str] = set()
         self._connection = Connection(wire, address, options, version, self._hand_over)
@@ -145,10 +146,10 @@ class Link:
         sent = self._paho.publish(publication.topic, publication.payload, qos, retain, properties)
         if sent.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
             raise Overloaded(f"cannot publish on {publication.topic!r}: the broker does not acknowledge")
-        if qos or sent.mid not in self._published:
+        if qos:
             self._published[sent.mid] = publication.topic, acknowledged
         elif acknowledged is not None:
-            self._finished.append(acknowledged)  # called at the next reading or writing
+            self._unwritten[sent.mid] = acknowledged
 
     async def lost(self) -> str:
         """Return when the connection is gone, with the reason in plain words."""
@@ -179,7 +180,10 @@ class Link:
     def _on_publish(
         self, client: Paho, userdata: Any, mid: int, code: ReasonCode, properties: Properties | None
     ) -> None:
-        topic, acknowledged = self._published.pop(mid, ("", None))
+        if self._connection.writing:
+            topic, acknowledged = "", self._unwritten.pop(mid, None)
+        else:
+            topic, acknowledged = self._published.pop(mid, ("", None))
         if acknowledged is not None:
             self._finished.append(acknowledged)
         if code.value >= _FAILURE and topic not in self._denied and len(self._denied) < _DENIED_TOPICS:

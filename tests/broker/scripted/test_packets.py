@@ -1,0 +1,317 @@
+"""What goes over the wire, packet by packet: reading, acknowledging, publishing, and how it ends."""
+
+import asyncio
+import logging
+import struct
+from typing import Any
+
+import anyio
+import pytest
+
+from kepm_plugin.broker import Version
+from kepm_plugin.errors import BrokerRefused, LinkLost, Overloaded
+from kepm_plugin.message import Publication
+
+VERSIONS = pytest.mark.parametrize("version", ["5", "3.1.1"])
+
+
+def publish(
+    version: str,
+    topic: bytes,
+    payload: bytes = b"",
+    *,
+    mid: int = 0,
+    qos: int = 1,
+    dup: bool = False,
+    more: bytes = b"",
+) -> bytes:
+    """Return a PUBLISH; `more` are MQTT 5 properties."""
+    body = struct.pack("!H", len(topic)) + topic + (mid.to_bytes(2, "big") if mid else b"")
+    body += (bytes([len(more)]) + more if version == "5" else b"") + payload
+    assert len(body) < 128
+    return bytes([0x30 | dup << 3 | (qos if mid else 0) << 1, len(body)]) + body
+
+
+def puback(*mids: int) -> bytes:
+    return b"".join(b"\x40\x02" + mid.to_bytes(2, "big") for mid in mids)
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+@VERSIONS
+async def test_what_was_sent_at_once_is_delivered_at_once(scripted: Any, inbox: Any, version: Version) -> None:
+    """One record of TLS holds it all: after the first packet `select` has nothing more to say."""
+    async with scripted.session(version, inbox) as (link, peer):
+        peer.send(
+            publish(version, b"a", b"0"),
+            b"\xd0\0",  # PINGRESP: no message, and no end of reading either
+            publish(version, b"a", b"1", mid=1),
+            puback(77),
+            publish(version, b"a", b"2", mid=2),
+        )
+        await inbox.until(3)
+        assert [[each.payload for each in batch] for batch in inbox.batches] == [[b"0", b"1", b"2"]]
+        link.acknowledge([each.mid for each in inbox.messages])
+        await peer.expect(puback(1, 2))
+
+
+async def test_a_long_reading_gives_others_their_turn(scripted: Any, inbox: Any) -> None:
+    async with scripted.session("3.1.1", inbox) as (_, peer):
+        peer.send(*(publish("3.1.1", b"a", b"%d" % number) for number in range(1500)))
+        await inbox.until(1500)
+    assert max(len(batch) for batch in inbox.batches) <= 512
+    assert inbox.payloads == [b"%d" % number for number in range(1500)]
+
+
+async def test_a_packet_may_come_in_pieces(scripted: Any, inbox: Any) -> None:
+    async with scripted.session("3.1.1", inbox) as (_, peer):
+        for byte in publish("3.1.1", b"a", b"whole", mid=1):
+            peer.send(bytes([byte]))
+            await peer.writer.drain()
+        [message] = await inbox.until(1)
+    assert message.payload == b"whole"
+
+
+async def test_a_message_of_mqtt_5_keeps_its_properties(scripted: Any, inbox: Any) -> None:
+    properties = b"\x08\0\x03r/t\x09\0\x02\x00\xff\x26\0\x01k\0\x01v\x26\0\x02k2\0\x02v2"
+    async with scripted.session("5", inbox) as (_, peer):
+        peer.send(publish("5", b"a", mid=1, more=properties), publish("5", b"b", mid=2))
+        message, plain = await inbox.until(2)
+    assert (message.response_topic, message.correlation_data) == ("r/t", b"\0\xff")
+    assert dict(message.properties) == {"k": "v", "k2": "v2"}
+    assert (plain.response_topic, plain.correlation_data, dict(plain.properties)) == (None, None, {})
+
+
+@VERSIONS
+async def test_a_topic_that_is_not_utf_8_is_acknowledged_counted_and_dropped(
+    scripted: Any, inbox: Any, version: Version, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with scripted.session(version, inbox) as (link, peer):
+        with caplog.at_level(logging.WARNING, "kepm_plugin.broker"):
+            peer.send(publish(version, b"\xff\xfe", mid=1), publish(version, b"\xff"), publish(version, b"a", mid=2))
+            [message] = await inbox.until(1)
+            await peer.expect(puback(1))
+        assert (message.topic, link.undecodable) == ("a", 2)
+    assert "not UTF-8: ff fe (1 so far)" in caplog.text
+
+
+# --- acknowledging --------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_repeated_while_it_is_worked_on_comes_once(scripted: Any, inbox: Any) -> None:
+    async with scripted.session("3.1.1", inbox) as (link, peer):
+        peer.send(publish("3.1.1", b"a", b"1", mid=1))
+        await inbox.until(1)
+        peer.send(publish("3.1.1", b"a", b"1", mid=1, dup=True), publish("3.1.1", b"a", b"2", mid=2))
+        await inbox.until(2)
+        link.acknowledge([1, 2, 2])
+        await peer.expect(puback(1, 2))
+        peer.send(publish("3.1.1", b"a", b"1", mid=1, dup=True))  # after PUBACK it is another message (4.3.2)
+        await inbox.until(3)
+        link.acknowledge([1])
+        await peer.expect(puback(1))
+    assert inbox.payloads == [b"1", b"2", b"1"]
+
+
+@VERSIONS
+async def test_qos_2_is_received_when_it_is_safe_and_delivered_once(
+    scripted: Any, inbox: Any, version: Version
+) -> None:
+    """PUBREC is the promise to keep the message, so it waits for the acknowledgement (MQTT 5.0, 4.3.3)."""
+    message = publish(version, b"a", b"1", mid=1, qos=2)
+    again = publish(version, b"a", b"1", mid=1, qos=2, dup=True)
+    async with scripted.session(version, inbox) as (link, peer):
+        peer.send(message, again, publish(version, b"a", b"between", mid=9))
+        await inbox.until(2)
+        assert inbox.payloads == [b"1", b"between"]
+        link.acknowledge([1, 9])
+        await peer.expect(b"\x50\x02\0\x01", puback(9))
+        peer.send(again)  # our PUBREC was not seen
+        await peer.expect(b"\x50\x02\0\x01")
+        peer.send(b"\x62\x02\0\x01")
+        await peer.expect(b"\x70\x02\0\x01")
+        peer.send(publish(version, b"a", b"2", mid=1, qos=2))  # the id is free again
+        await inbox.until(3)
+    assert inbox.payloads == [b"1", b"between", b"2"]
+
+
+async def test_a_pubrel_of_an_earlier_connection_is_answered(scripted: Any, inbox: Any) -> None:
+    """Else it would hold one of the broker's few places in flight for ever."""
+    async with scripted.session("5", inbox) as (_, peer):
+        peer.send(b"\x62\x02\0\x05")
+        await peer.expect(b"\x70\x02\0\x05")
+
+
+# --- subscribing ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "suback", "code"),
+    [("3.1.1", b"\x90\x04\0\x01\x01\x80", 0x80), ("5", b"\x90\x05\0\x01\0\x01\x87", 0x87)],
+)
+async def test_a_refused_filter_is_named(scripted: Any, inbox: Any, version: Version, suback: bytes, code: int) -> None:
+    async with scripted.session(version, inbox) as (link, peer):
+        peer.send(suback)
+        with anyio.fail_after(5), pytest.raises(BrokerRefused, match=rf"'b/#' .*0x{code:02X}.*manifest") as caught:
+            await link.subscribe(["a", "b/#"], 1)
+        assert (await peer.packet())[0] == 0x82
+        assert "'a'" not in str(caught.value)
+    assert caught.value.code == code
+
+
+async def test_an_answer_to_fewer_filters_than_asked_for_is_a_refusal(scripted: Any, inbox: Any) -> None:
+    async with scripted.session("3.1.1", inbox) as (link, peer):
+        peer.send(b"\x90\x03\0\x01\x01")
+        with anyio.fail_after(5), pytest.raises(BrokerRefused, match="a part of a, b"):
+            await link.subscribe(["a", "b"], 1)
+
+
+async def test_a_lower_qos_than_asked_for_is_said(scripted: Any, inbox: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async with scripted.session("3.1.1", inbox) as (link, peer):
+        peer.send(b"\x90\x04\0\x01\x00\x01")
+        with anyio.fail_after(5), caplog.at_level(logging.WARNING, "kepm_plugin.broker"):
+            await link.subscribe(["a", "b"], 1)
+    assert [record.message for record in caplog.records] == ["the broker grants 'a' at QoS 0 only, asked for 1"]
+
+
+@pytest.mark.parametrize("verb", ["subscribe", "unsubscribe"])
+async def test_an_answer_that_does_not_come_is_a_loss(scripted: Any, inbox: Any, verb: str) -> None:
+    async with scripted.session("3.1.1", inbox, ack_timeout=0.05) as (link, peer):
+        with anyio.fail_after(5), pytest.raises(LinkLost, match=r"the broker sent no (UN)?SUBACK within 0\.05 s"):
+            await (link.subscribe(["a"], 1) if verb == "subscribe" else link.unsubscribe(["a"]))
+        with anyio.fail_after(5):
+            assert "SUBACK" in await link.lost()
+        assert b"\xe0" not in (await peer.rest())[-2:]  # no DISCONNECT: the will shall be published
+
+
+async def test_a_loss_ends_the_waiting_for_an_answer(scripted: Any, inbox: Any) -> None:
+    async with scripted.session("3.1.1", inbox) as (link, peer):
+        peer.writer.close()
+        with anyio.fail_after(5), pytest.raises(LinkLost, match="the broker closed the connection"):
+            await link.subscribe(["a"], 1)
+
+
+# --- publishing -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("version", "properties"), [("5", b"\x05\x09\0\x02id"), ("3.1.1", b"")])
+async def test_correlation_data_needs_mqtt_5(scripted: Any, inbox: Any, version: Version, properties: bytes) -> None:
+    async with scripted.session(version, inbox) as (link, peer):
+        link.publish(Publication("a", b"x", qos=0, correlation_data=b"id"))
+        body = b"\0\x01a" + properties + b"x"
+        await peer.expect(b"\x30" + bytes([len(body)]) + body)
+
+
+async def test_a_denied_publication_is_acknowledged_and_said_once_for_each_topic(
+    scripted: Any, inbox: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    done: list[str] = []
+    async with scripted.session("5", inbox) as (link, peer):
+        with caplog.at_level(logging.WARNING, "kepm_plugin.broker"):
+            for topic in ("KeeperLogger", "KeeperLogger", "Other"):
+                link.publish(Publication(topic, b"", qos=1), lambda topic=topic: done.append(topic))
+            link.publish(Publication("Fine", b"", qos=1))
+            peer.send(*(b"\x40\x03" + mid.to_bytes(2, "big") + b"\x87" for mid in (1, 2, 3)), puback(4))
+            peer.send(publish("5", b"last"))
+            await inbox.until(1)
+    assert done == ["KeeperLogger", "KeeperLogger", "Other"]
+    assert [record.args and record.args[0] for record in caplog.records] == ["KeeperLogger", "Other"]  # type: ignore[index]
+    assert "Not authorized (0x87)" in caplog.text
+
+
+async def test_publications_are_not_acknowledged_by_a_loss(scripted: Any, inbox: Any) -> None:
+    done: list[int] = []
+    async with scripted.session("3.1.1", inbox) as (link, peer):
+        link.publish(Publication("a", b"", qos=1), lambda: done.append(1))
+        await peer.packet()
+        peer.writer.close()
+        with anyio.fail_after(5):
+            await link.lost()
+        with pytest.raises(LinkLost, match=r"cannot publish on 'a': the broker closed"):
+            link.publish(Publication("a", b"", qos=1), lambda: done.append(2))
+    assert done == []
+
+
+async def test_packet_ids_that_are_still_in_use_are_not_taken_again(scripted: Any, inbox: Any) -> None:
+    """After 65,535 publications the ids begin anew."""
+    done: list[str] = []
+    async with scripted.session("3.1.1", inbox) as (link, peer):
+        link.publish(Publication("a", b"", qos=1), lambda: done.append("stuck"))
+        link._paho._last_mid = 0
+        with pytest.raises(Overloaded, match="does not acknowledge"):
+            link.publish(Publication("a", b"", qos=1))
+        link._paho._last_mid = 0
+        link.publish(Publication("a", b"", qos=0), lambda: done.append("written"))
+        peer.send(publish("3.1.1", b"last"))
+        await inbox.until(1)
+        assert done == ["written"]
+        peer.send(puback(1), publish("3.1.1", b"last"))
+        await inbox.until(2)
+    assert done == ["written", "stuck"]
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "packets", "reason"),
+    [
+        ("5", b"\xe0\x02\x8e\0", "another client connected with this client id, Session taken over (0x8E)"),
+        ("5", b"\xe0\x02\x8b\0", "the broker ended the connection: Server shutting down (0x8B)"),
+        ("5", b"\xe0\0", "the broker ended the connection"),
+        ("5", b"\xf0\0", "the broker sent what is not MQTT"),
+        ("3.1.1", b"\xe0\0", "the broker sent what is not MQTT"),
+        ("3.1.1", b"\x30\x01a", "the broker sent what is not MQTT"),
+    ],
+)
+async def test_the_reason_of_a_loss_is_in_plain_words(
+    scripted: Any, inbox: Any, version: Version, packets: bytes, reason: str
+) -> None:
+    async with scripted.session(version, inbox) as (link, peer):
+        peer.send(publish(version, b"a", b"before"), packets)
+        with anyio.fail_after(5):
+            assert reason in await link.lost()
+    assert inbox.payloads == [b"before"]  # what came before is not lost with the connection
+
+
+@VERSIONS
+async def test_a_reset_is_a_loss(scripted: Any, inbox: Any, version: Version) -> None:
+    async with scripted.session(version, inbox) as (link, peer):
+        peer.writer.transport.abort()
+        with anyio.fail_after(5):
+            assert "connection" in await link.lost()
+
+
+async def test_a_broker_that_answers_no_ping_is_lost(scripted: Any, inbox: Any) -> None:
+    async with scripted.session("3.1.1", inbox, keep_alive=1) as (link, peer):
+        await peer.expect(b"\xc0\0")
+        with anyio.fail_after(5):
+            assert await link.lost() == "the broker answered no ping for 1 s"
+
+
+async def test_a_ping_keeps_the_connection(scripted: Any, inbox: Any) -> None:
+    async with scripted.session("3.1.1", inbox, keep_alive=1) as (_, peer):
+        await peer.expect(b"\xc0\0")
+        peer.send(b"\xd0\0")
+        await peer.expect(b"\xc0\0")
+
+
+async def test_an_error_in_the_library_is_a_loss_and_reaches_the_loops_handler(
+    scripted: Any, inbox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caught: list[Any] = []
+
+    def explode() -> None:
+        raise ZeroDivisionError
+
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: caught.append(context.get("exception")))
+    async with scripted.session("3.1.1", inbox) as (link, peer):
+        monkeypatch.setattr(link._paho, "loop_read", explode)
+        peer.send(publish("3.1.1", b"a"))
+        with anyio.fail_after(5):
+            assert "MQTT library failed" in await link.lost()
+            assert await peer.rest() == b""
+    loop.set_exception_handler(None)
+    assert [type(each) for each in caught] == [ZeroDivisionError]

@@ -1,0 +1,136 @@
+"""Each private name of aiomqtt and paho that `broker` uses does what `broker/_private.py` assumes of it."""
+# pyright: reportPrivateUsage=false
+
+import struct
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+import aiomqtt
+import pytest
+from paho.mqtt.client import Client as Paho
+from paho.mqtt.client import MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion
+
+from kepm_plugin.broker import _private
+
+PUBLISH_1 = b"\x32\x06\0\x01a\0\x07x"
+PUBLISH_2 = b"\x34\x06\0\x01a\0\x08x"
+PUBREL = b"\x62\x02\0\x08"
+
+
+class Wire:
+    """A socket that is two byte strings."""
+
+    def __init__(self) -> None:
+        self.incoming, self.outgoing, self.closed = b"", b"", False
+
+    def recv(self, size: int) -> bytes:
+        if not self.incoming:
+            raise BlockingIOError
+        piece, self.incoming = self.incoming[:size], self.incoming[size:]
+        return piece
+
+    def send(self, data: bytes) -> int:
+        self.outgoing += data
+        return len(data)
+
+    def setblocking(self, flag: bool) -> None:
+        assert flag is False
+
+    def fileno(self) -> int:
+        return -1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire()
+
+
+def later(*_: object) -> None:
+    """An event loop's way: nothing is written before it calls `loop_write`."""
+
+
+@pytest.fixture
+def paho(wire: Any) -> Iterator[Paho]:
+    """A connected client of paho over that socket, all of whose outgoing packets have been read."""
+    client = Paho(CallbackAPIVersion.VERSION2, client_id="P")
+    client.on_socket_register_write = later
+    _private.use_wire(client, wire)
+    client.connect("127.0.0.1", 1)
+    client.loop_write()
+    assert wire.outgoing[:1] == b"\x10"
+    read(client, wire, b"\x20\x02\0\0")
+    wire.outgoing = b""
+    yield client
+    client.disconnect()
+    client.loop_write()
+    assert wire.closed
+
+
+def read(paho: Paho, wire: Any, data: bytes) -> bytes:
+    """Let paho read, and return what it writes then."""
+    wire.incoming, wire.outgoing = data, b""
+    while wire.incoming:
+        paho.loop_read()
+    paho.loop_write()
+    return bytes(wire.outgoing)
+
+
+def test_paho_is_the_version_whose_private_names_were_read() -> None:
+    assert version("paho-mqtt") == "2.2.0"
+
+
+async def test_aiomqtt_has_pahos_client(anyio_backend: str) -> None:
+    assert isinstance(_private.paho_of(aiomqtt.Client("127.0.0.1")), Paho)
+
+
+def test_paho_uses_the_socket_that_it_is_given(paho: Paho, wire: Any) -> None:
+    assert paho.socket() is wire
+    assert paho.is_connected()
+
+
+def test_paho_acknowledges_unless_it_is_told_not_to(paho: Paho, wire: Any) -> None:
+    assert read(paho, wire, PUBLISH_1) == b"\x40\x02\0\x07"
+    assert read(paho, wire, PUBLISH_2) == b"\x50\x02\0\x08"
+    _private.leave_acknowledging(paho, lambda mid: None)
+    assert read(paho, wire, PUBLISH_1) == b""
+    assert read(paho, wire, PUBLISH_2) == b""
+
+
+def test_a_qos_2_message_is_announced_then_held_then_given_out_at_pubrel(paho: Paho, wire: Any) -> None:
+    seen: list[object] = []
+    paho.on_message = lambda client, userdata, message: seen.append(message)
+    _private.leave_acknowledging(paho, lambda mid: seen.append((mid, _private.held(paho, mid))))
+    read(paho, wire, PUBLISH_2)
+    assert seen == [(8, None)]
+    message = _private.held(paho, 8)
+    assert message is not None
+    assert (message.topic, message.payload, message.qos) == ("a", b"x", 2)
+    assert read(paho, wire, PUBREL) == b"\x70\x02\0\x08"
+    assert seen[1:] == [message]
+    assert _private.held(paho, 8) is None
+
+
+def test_pubrel_is_answered_even_where_nothing_is_held(paho: Paho, wire: Any) -> None:
+    _private.leave_acknowledging(paho, lambda mid: None)
+    assert read(paho, wire, PUBREL) == b"\x70\x02\0\x08"
+
+
+def test_packets_are_written_as_they_are_and_in_their_order(paho: Paho, wire: Any) -> None:
+    joined = b"".join(b"\x40\x02" + struct.pack("!H", mid) for mid in range(1, 600))
+    _private.queue_packets(paho, joined)
+    paho.publish("a", b"x")
+    assert wire.outgoing == b""
+    paho.loop_write()
+    assert wire.outgoing == joined + b"\x30\x04\0\x01ax"
+
+
+def test_the_bytes_of_a_topic_that_is_not_utf_8() -> None:
+    message = MQTTMessage(topic=b"\xff")
+    assert _private.topic_bytes(message) == b"\xff"
+    with pytest.raises(UnicodeDecodeError):
+        _ = message.topic
