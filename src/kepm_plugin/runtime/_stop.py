@@ -19,7 +19,7 @@ SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGBREAK")
 CUT_OFF: Final = 73
 """Exit code where handlers had to be cut off."""
 
-GRACE: Final = 0.8
+GRACE: Final = 0.5
 """Seconds after the drain deadline until the process ends, whatever still runs."""
 
 
