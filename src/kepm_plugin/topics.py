@@ -7,7 +7,7 @@ what is subscribed (`MyWorker/Events/+`), a *topic* is what a message carries (`
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, count, zip_longest
 from typing import Generic, TypeVar
 
 from .errors import BadTopic
@@ -45,11 +45,13 @@ class Pattern:
         Raises:
             BadTopic: It breaks a rule of MQTT or of the namespace; the message has the corrected spelling.
         """
+        if not isinstance(text, str):
+            raise BadTopic(repr(text), "a topic is a text; write it in parentheses, as in topic('Events/{host}')")
         absolute = text.startswith("/")
         body = text[1:] if absolute else text
-        if absolute and not body:
+        if absolute and not text.strip("/"):
             raise BadTopic(
-                text, "a slash alone names no topic; write the absolute topic after it, as in '/KeeperPolicy'"
+                text, "slashes alone name no topic; write the absolute topic after one, as in '/KeeperPolicy'"
             )
         check_text(text)
         parts = body.split("/") if body else []
@@ -59,8 +61,9 @@ class Pattern:
             if not part and not (absolute and index == 0 and len(parts) > 1):
                 raise BadTopic(text, f"level {index + 1} is empty; write {_without_empty(text)!r}")
         names = [level.text for level in levels if level.wildcard]
-        if len(names) != len(set(names)):
-            raise BadTopic(text, "a parameter name is used twice; give each level its own name")
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise BadTopic(text, f"the parameter {twice[0]!r} is used twice; give each level its own name")
         if absolute and parts[0].lower() in {"$share", "$queue"}:
             raise BadTopic(text, "shared subscriptions are not for plugins; leave out the '$share' level")
         return Pattern(text, absolute, levels)
@@ -85,8 +88,10 @@ class Pattern:
         own = [level.wildcard or level.text for level in self.levels]
         return "/".join(own if self.absolute else [plugin_id, *own])
 
-    def topic(self, plugin_id: str, values: Mapping[str, str]) -> str:
+    def topic(self, plugin_id: str, values: Mapping[str, str], *, received: bool = False) -> str:
         """Return the concrete topic with `values` in place of the parameters.
+
+        With `received` the values came out of a topic that somebody published to, whose levels may be empty.
 
         Raises:
             BadTopic: A value is missing, superfluous, empty, or holds `/`, `+`, `#` or NUL.
@@ -95,7 +100,7 @@ class Pattern:
         if unknown:
             known = ", ".join(self.params) or "none"
             raise BadTopic(self.text, f"has no parameter {', '.join(sorted(unknown))}; its parameters: {known}")
-        own = [_fill(self, level, values) if level.wildcard else level.text for level in self.levels]
+        own = [_fill(self, level, values, received) if level.wildcard else level.text for level in self.levels]
         topic = "/".join(own if self.absolute else [plugin_id, *own])
         check_text(topic)
         return topic
@@ -165,7 +170,10 @@ def matches(topic_filter: str, topic: str) -> bool:
 
 
 def covers(wide: str, narrow: str) -> bool:
-    """Tell whether every topic of filter `narrow` falls under filter `wide`."""
+    """Tell whether every topic of filter `narrow` falls under filter `wide`, level by level.
+
+    Of the two spellings of "everything", `#` covers `+/#` and not the other way round.
+    """
     ours, theirs = wide.split("/"), narrow.split("/")
     if theirs[0].startswith("$") and ours[0] in {"+", "#"}:
         return False
@@ -186,12 +194,12 @@ def overlap(first: str, second: str) -> bool:
     for one, other in ((ours[0], theirs[0]), (theirs[0], ours[0])):
         if one.startswith("$") and other in {"+", "#"}:
             return False
-    for one, other in zip_longest(ours, theirs, fillvalue=""):
+    for one, other in zip_longest(ours, theirs):
         if "#" in (one, other):
             return True
-        if one != other and "+" not in (one, other):
+        if one is None or other is None or (one != other and "+" not in (one, other)):
             return False
-    return len(ours) == len(theirs)
+    return True
 
 
 def widest(filters: Iterable[str]) -> list[str]:
@@ -255,44 +263,61 @@ def _find(node: _Node[V], levels: list[str], index: int, *, hidden: bool) -> V |
 
 
 def _level(text: str, part: str, *, last: bool) -> Level:
-    if part == "+":
-        raise BadTopic(text, f"'+' is written as a named parameter; write {_named(text)!r}")
-    if part == "#":
-        raise BadTopic(text, f"'#' is written as a named rest; write {_named(text)!r}")
+    if part in {"+", "#"}:
+        raise BadTopic(text, f"{part!r} is for filters, a declaration names its levels; {_named(text)}")
     if "+" in part or "#" in part:
-        raise BadTopic(
-            text, f"'+' and '#' are not allowed in a level, unlike {part!r}; write a parameter as '{{name}}'"
-        )
+        raise BadTopic(text, f"the level {part!r} holds '+' or '#', which are wildcards; leave them out")
     parameter = _PARAMETER.fullmatch(part)
     if parameter is None:
         if "{" in part or "}" in part:
-            raise BadTopic(text, f"a parameter is a whole level, '{{name}}' or a last '{{name:path}}', unlike {part!r}")
+            raise BadTopic(text, _malformed(part))
         return Level(part)
     if parameter[2] and not last:
-        raise BadTopic(text, f"{part!r} stands for the rest and must be the last level")
+        raise BadTopic(text, f"{part!r} stands for the rest and must be the last level; write '{{{parameter[1]}}}'")
     return Level(parameter[1], "#" if parameter[2] else "+")
 
 
+def _malformed(part: str) -> str:
+    parameter = re.fullmatch(r"\{([^{}:]*)(:[^{}]*)?\}", part)
+    if parameter is None:
+        return f"a parameter is a whole level, unlike in {part!r}; put it between slashes"
+    name = parameter[1]
+    if name.isidentifier() and name.isascii():
+        return f"there is no kind {parameter[2]!r} of parameter, only ':path'; write '{{{name}}}'"
+    better = re.sub(r"[^A-Za-z0-9_]+", "_", name) or "name"
+    better = f"_{better}" if better[0].isdigit() else better
+    return f"a parameter's name has only letters, digits and '_', unlike {part!r}; write '{{{better}}}'"
+
+
 def _named(text: str) -> str:
+    """Return the remedy for a declaration with wildcards: its corrected spelling, where there is one."""
     parts = text.split("/")
-    names = (
-        iter(f"{{level{number}}}" for number in range(1, len(parts) + 1)) if parts.count("+") > 1 else iter(["{name}"])
-    )
-    return "/".join(next(names) if part == "+" else "{rest:path}" if part == "#" else part for part in parts)
+    names = chain(["name"] if parts.count("+") == 1 else [], (f"level{number}" for number in count(1)))
+    free = (f"{{{name}}}" for name in names if f"{{{name}" not in text)
+    better = "/".join(next(free) if part == "+" else "{rest:path}" if part == "#" else part for part in parts)
+    try:
+        Pattern.parse(better)
+    except BadTopic:
+        return "write '{name}' for '+', and '{name:path}' for a '#' in the last level"
+    return f"write {better!r}"
 
 
 def _without_empty(text: str) -> str:
-    lead = "/" if text.startswith("/") else ""
+    lead = text[: len(text) - len(text.lstrip("/"))][:2]
     return lead + "/".join(part for part in text.split("/") if part)
 
 
-def _fill(pattern: Pattern, level: Level, values: Mapping[str, str]) -> str:
+def _fill(pattern: Pattern, level: Level, values: Mapping[str, str], received: bool) -> str:
     if level.text not in values:
-        raise BadTopic(pattern.text, f"needs a value for {level.text!r}; pass {level.text}=… ")
+        raise BadTopic(pattern.text, f'needs a value for {level.text!r}; pass {level.text}="…"')
     value = values[level.text]
+    if not isinstance(value, str):
+        raise BadTopic(
+            repr(value), f"cannot stand for {level.text!r} of {pattern.text!r}: a level is a text; use str()"
+        )
     parts = value.split("/") if level.wildcard == "#" else [value]
     for part in parts:
-        if not part or any(char in part for char in "/+#\0"):
+        if not (part or received) or any(char in part for char in "/+#\0"):
             raise BadTopic(
                 value,
                 f"cannot stand for {level.text!r} of {pattern.text!r}: a level is not empty and has no '/', '+', '#'",
