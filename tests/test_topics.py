@@ -247,16 +247,23 @@ def test_a_topic_that_grows_too_long_is_refused() -> None:
 @pytest.mark.parametrize(
     "text", ["{a}", "b/{a}", "{a}/{b}", "a/{a}/{b:path}", "{a:path}", "/{a}", "/$s/{a:path}", "//{a}"]
 )
-def test_values_of_a_received_topic_give_that_topic_again(text: str) -> None:
-    """Somebody may publish with empty levels, and the answer still has a topic."""
+def test_values_of_a_matching_topic_give_that_topic_again(text: str) -> None:
     pattern, seen = Pattern.parse(text), 0
     for one in TOPICS:
         topic = one if text.startswith("/") else f"Id/{one}"
-        if matches(pattern.filter("Id"), topic):
-            again = pattern.topic("Id", pattern.values("Id", topic), received=True)
-            assert again == topic or (again == f"{topic}/" and pattern.levels[-1].wildcard == "#")
+        if not matches(pattern.filter("Id"), topic):
+            continue
+        values = pattern.values("Id", topic)
+        assert set(values) == set(pattern.params)
+        if "" not in "/".join(values.values()).split("/"):
+            assert pattern.topic("Id", values) == topic
             seen += 1
     assert seen
+
+
+def test_a_rest_of_nothing_is_empty() -> None:
+    pattern = Pattern.parse("Files/{where:path}")
+    assert [pattern.values("Id", topic) for topic in ("Id/Files", "Id/Files/")] == [{"where": ""}] * 2
 
 
 # --- topics and filters as they travel --------------------------------------------------------------------------------

@@ -88,10 +88,8 @@ class Pattern:
         own = [level.wildcard or level.text for level in self.levels]
         return "/".join(own if self.absolute else [plugin_id, *own])
 
-    def topic(self, plugin_id: str, values: Mapping[str, str], *, received: bool = False) -> str:
+    def topic(self, plugin_id: str, values: Mapping[str, str]) -> str:
         """Return the concrete topic with `values` in place of the parameters.
-
-        With `received` the values came out of a topic that somebody published to, whose levels may be empty.
 
         Raises:
             BadTopic: A value is missing, superfluous, empty, or holds `/`, `+`, `#` or NUL.
@@ -100,7 +98,7 @@ class Pattern:
         if unknown:
             known = ", ".join(self.params) or "none"
             raise BadTopic(self.text, f"has no parameter {', '.join(sorted(unknown))}; its parameters: {known}")
-        own = [_fill(self, level, values, received) if level.wildcard else level.text for level in self.levels]
+        own = [_fill(self, level, values) if level.wildcard else level.text for level in self.levels]
         topic = "/".join(own if self.absolute else [plugin_id, *own])
         check_text(topic)
         return topic
@@ -307,7 +305,7 @@ def _without_empty(text: str) -> str:
     return lead + "/".join(part for part in text.split("/") if part)
 
 
-def _fill(pattern: Pattern, level: Level, values: Mapping[str, str], received: bool) -> str:
+def _fill(pattern: Pattern, level: Level, values: Mapping[str, str]) -> str:
     if level.text not in values:
         raise BadTopic(pattern.text, f'needs a value for {level.text!r}; pass {level.text}="…"')
     value = values[level.text]
@@ -317,7 +315,7 @@ def _fill(pattern: Pattern, level: Level, values: Mapping[str, str], received: b
         )
     parts = value.split("/") if level.wildcard == "#" else [value]
     for part in parts:
-        if not (part or received) or any(char in part for char in "/+#\0"):
+        if not part or any(char in part for char in "/+#\0"):
             raise BadTopic(
                 value,
                 f"cannot stand for {level.text!r} of {pattern.text!r}: a level is not empty and has no '/', '+', '#'",

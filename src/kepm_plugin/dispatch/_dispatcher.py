@@ -13,7 +13,7 @@ import anyio.lowlevel
 from anyio.abc import TaskStatus
 
 from kepm_plugin.contract import Contract
-from kepm_plugin.errors import BadPayload, PayloadMismatch, StoreError
+from kepm_plugin.errors import BadPayload, BadTopic, PayloadMismatch, StoreError
 from kepm_plugin.message import (
     Decoded,
     Message,
@@ -335,12 +335,15 @@ class Dispatcher:
     def _response(self, lane: Lane, received: Received, payload: bytes) -> Publication | None:
         if lane.route.response is None:
             return None
-        topic = lane.route.response.topic(self._plugin.id, lane.params(received.topic))
         wanted = received.response_topic
         # MQTT 5.0, section 4.10. Only below our own `Responses`: a caller must not choose where else we publish.
-        if wanted is not None and any(covers(one, wanted) for one in self._responses):
-            topic = wanted
-        return Publication(topic, payload, correlation_data=received.correlation_data)
+        if wanted is None or set("+#").intersection(wanted) or not any(covers(one, wanted) for one in self._responses):
+            try:
+                wanted = lane.route.response.topic(self._plugin.id, lane.params(received.topic))
+            except BadTopic as exc:  # a level of the command's topic was empty
+                log.warning("answer.impossible", extra=self._where(lane, received) | {"reason": exc.reason})
+                return None
+        return Publication(wanted, payload, correlation_data=received.correlation_data)
 
     def _where(self, lane: Lane, received: Received) -> dict[str, object]:
         return {"topic": received.topic, "handler": lane.route.spec.name}
