@@ -256,4 +256,4 @@ def _sole_failure() -> Generator[None]:
             failure = failure.exceptions[0]  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
         if failure is group:
             raise
-        raise failure  # noqa: B904  it keeps the cause that it has
+        raise failure from failure.__cause__
