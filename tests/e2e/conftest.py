@@ -2,12 +2,16 @@
 
 import shlex
 import sys
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # `probe_plugin` and `agent_process` stand beside the tests.
+
+from agent_process import AgentProcess, agent_process
+from probe_plugin import Probe
 
 from kepm_plugin.manifest import manifest_of, to_json
 
@@ -28,6 +32,14 @@ class Site:
         return [(int(pid), text) for pid, _, text in (line.partition(" ") for line in lines)]
 
 
+@dataclass(frozen=True)
+class Running:
+    """A site with its agent."""
+
+    site: Site
+    agent: AgentProcess
+
+
 @pytest.fixture(params=["mosquitto", "nats"])
 def engine(request: pytest.FixtureRequest) -> str:
     """The broker behind the gate."""
@@ -37,14 +49,23 @@ def engine(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     """An agent root in which the probe is registered."""
-    from probe_plugin import Probe
+    return make_site(tmp_path)
 
-    root, work = tmp_path / "agent root", tmp_path / "work"
+
+@pytest.fixture(scope="module", params=["mosquitto", "nats"])
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
+    """A site and its agent, for the tests that leave both as they were."""
+    site = make_site(tmp_path_factory.mktemp(str(request.param)))
+    with agent_process(site.root, "--broker", str(request.param)) as agent:
+        yield Running(site, agent)
+
+
+def make_site(folder: Path) -> Site:
+    """Register the probe in a new agent root; its name has a space."""
+    root, work = folder / "agent root", folder / "work"
     (root / "Plugins").mkdir(parents=True)
     work.mkdir()
     script = shlex.join([str(HERE / "probe_plugin.py"), "--work", str(work), "--keeper-api-base"])
-    manifest = manifest_of(
-        Probe.declarations(), executable=sys.executable, arguments=f"{script} {{KeeperApiBaseUrl}}"
-    )
+    manifest = manifest_of(Probe.declarations(), executable=sys.executable, arguments=f"{script} {{KeeperApiBaseUrl}}")
     (root / "Plugins" / "Probe.json").write_bytes(to_json(manifest))
     return Site(root, work)

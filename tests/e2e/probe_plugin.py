@@ -29,7 +29,7 @@ class Probe(Plugin):
     settings_interval = 0.5
     drain = 2.0
     link_budget = float(os.environ.get("PROBE_LINK_BUDGET", "600"))
-    started = Publisher[dict[str, object]]("Started/{what}")
+    event = Publisher[str]("Events/{host}/{what}", qos=1)
     allow_publish = ("Allowed/{what}",)
 
     def note(self, text: str) -> None:
@@ -47,6 +47,32 @@ class Echo(Handler[Probe]):
         if number := message.payload.get("number"):
             self.plugin.note(str(number))
         return {"pid": os.getpid(), "greeting": self.plugin.settings.greeting, **message.payload}
+
+
+@Probe.topic("Events/{rest:path}")
+class AnyEvent(Handler[Probe]):
+    """Takes the events that no other handler takes."""
+
+    async def handle(self, message: Message[str]) -> None:
+        self.plugin.note(f"any {message.payload}")
+
+
+@Probe.topic("Events/{host}/login")
+class Login(Handler[Probe]):
+    """Its topic lies within that of `AnyEvent`."""
+
+    async def handle(self, message: Message[str]) -> None:
+        self.plugin.note(f"login {message.payload}")
+
+
+@Probe.command("raise")
+class Raise(Handler[Probe]):
+    """Raises events, to itself."""
+
+    async def handle(self, message: Message[dict[str, object]]) -> None:
+        await self.plugin.event.publish("one", host="web", what="login")
+        await self.plugin.event.publish("two", host="web", what="logout")
+        await self.plugin.event.publish("end", host="web", what="end")
 
 
 @Probe.command("slow")

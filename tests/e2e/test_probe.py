@@ -8,7 +8,7 @@ import threading
 import httpx
 import pytest
 from agent_process import AgentProcess, agent_process
-from conftest import Site
+from conftest import Running, Site
 
 DRAIN = 2.0
 """The probe's drain deadline."""
@@ -20,7 +20,7 @@ def command_in_thread(agent: AgentProcess, command: str, **payload: object) -> t
 
     def send() -> None:
         try:
-            answers.append(agent.control.send("Probe", command, payload, timeout=10))
+            answers.append(agent.control.send("Probe", command, payload, timeout=5))
         except Exception as exc:  # noqa: BLE001  shown by the test
             answers.append(exc)
 
@@ -29,48 +29,48 @@ def command_in_thread(agent: AgentProcess, command: str, **payload: object) -> t
     return thread, answers
 
 
-def test_a_command_is_handled_answered_and_logged(site: Site, engine: str) -> None:
-    with agent_process(site.root, "--broker", engine) as agent:
-        answer = agent.control.send("Probe", "echo", {"x": 1})
-        assert answer["ok"]
-        assert answer["result"]["x"] == 1
-        assert answer["result"]["pid"] == agent.plugin_process("Probe").pid
-        agent.until(r"^Probe .*handler\.done.*Commands/echo")
+def test_a_command_is_handled_answered_and_logged(running: Running) -> None:
+    agent = running.agent
+    answer = agent.control.send("Probe", "echo", {"x": 1})
+    assert answer["ok"]
+    assert answer["result"]["x"] == 1
+    assert answer["result"]["pid"] == agent.plugin_process("Probe").pid
+    agent.until(r"^Probe .*handler\.done.*Commands/echo")
 
 
-def test_settings_are_read_written_and_reverted(site: Site, engine: str) -> None:
-    with agent_process(site.root, "--broker", engine) as agent:
-        assert agent.control.send("Probe", "echo")["result"]["greeting"] == "hello"
-        mark = agent.mark()
-        agent.control.set_setting("Probe", "probe.greeting", "good day")
-        agent.until(r"^Probe .*settings\.changed.*greeting", after=mark)
-        assert agent.control.send("Probe", "echo")["result"]["greeting"] == "good day"
-        mark = agent.mark()
-        agent.control.revert_settings("Probe")
-        agent.until(r"^Probe .*settings\.changed.*greeting", after=mark)
-        assert agent.control.send("Probe", "echo")["result"]["greeting"] == "hello"
+def test_settings_are_read_written_and_reverted(running: Running) -> None:
+    agent = running.agent
+    assert agent.control.send("Probe", "echo")["result"]["greeting"] == "hello"
+    mark = agent.mark()
+    agent.control.set_setting("Probe", "probe.greeting", "good day")
+    agent.until(r"^Probe .*settings\.changed.*greeting", after=mark)
+    assert agent.control.send("Probe", "echo")["result"]["greeting"] == "good day"
+    mark = agent.mark()
+    agent.control.revert_settings("Probe")
+    agent.until(r"^Probe .*settings\.changed.*greeting", after=mark)
+    assert agent.control.send("Probe", "echo")["result"]["greeting"] == "hello"
 
 
-def test_a_stranger_gets_403_and_no_mqtt_connection(site: Site, engine: str) -> None:
-    with agent_process(site.root, "--broker", engine) as agent:
-        place = agent.control.describe()
-        answer = httpx.get(f"{place['api_base']}/api/PluginSettings/Probe", verify=False, trust_env=False)  # noqa: S501
-        assert answer.status_code == 403
-        tls = ssl.create_default_context()
-        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-        with socket.create_connection(tuple(place["broker"]), timeout=5) as raw, tls.wrap_socket(raw) as sock:
-            sock.sendall(b"\x10\x11\x00\x04MQTT\x04\x02\x00\x3c\x00\x05Probe")
-            answered = b"".join(iter(lambda: sock.recv(100), b""))
-        assert answered in (b"", b"\x20\x02\x00\x05"), "closed, at most after a refusing CONNACK"
+def test_a_stranger_gets_403_and_no_mqtt_connection(running: Running) -> None:
+    agent = running.agent
+    place = agent.control.describe()
+    answer = httpx.get(f"{place['api_base']}/api/PluginSettings/Probe", verify=False, trust_env=False)  # noqa: S501
+    assert answer.status_code == 403
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(tuple(place["broker"]), timeout=5) as raw, tls.wrap_socket(raw) as sock:
+        sock.sendall(b"\x10\x11\x00\x04MQTT\x04\x02\x00\x3c\x00\x05Probe")
+        answered = b"".join(iter(lambda: sock.recv(100), b""))
+    assert answered in (b"", b"\x20\x02\x00\x05"), "closed, at most after a refusing CONNACK"
 
 
-def test_what_the_manifest_lacks_is_refused_by_us_and_ignored_by_the_agent(site: Site, engine: str) -> None:
-    with agent_process(site.root, "--broker", engine) as agent:
-        mark = agent.mark()
-        result = agent.control.send("Probe", "undeclared")["result"]
-        assert result["acknowledged"], "the broker does not tell"
-        assert "Elsewhere/Commands/run" in result["refused"]
-        agent.until(r"(?i)(denied|ignored|dropped).*Elsewhere/Commands/run", after=mark)
+def test_what_the_manifest_lacks_is_refused_by_us_and_ignored_by_the_agent(running: Running) -> None:
+    agent = running.agent
+    mark = agent.mark()
+    result = agent.control.send("Probe", "undeclared")["result"]
+    assert result["acknowledged"], "the broker does not tell"
+    assert "Elsewhere/Commands/run" in result["refused"]
+    agent.until(r"(?i)(denied|ignored|dropped).*Elsewhere/Commands/run", after=mark)
 
 
 def test_a_running_handler_finishes_and_is_answered_when_the_plugin_is_stopped(site: Site, engine: str) -> None:
