@@ -5,6 +5,7 @@ In memory and bounded; what waits too long is dropped and counted. Answers that 
 """
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -60,8 +61,8 @@ class Outbox:
         self._in_flight: dict[_Entry, None] = {}
         self._session: Sends | None = None
         self._pumping = False
-        self._room = anyio.Event()
-        self._empty = anyio.Event()
+        self._room: anyio.Event | None = None
+        self._empty: anyio.Event | None = None
         self.dropped = 0
         """Publications that were given up, since start."""
 
@@ -81,24 +82,26 @@ class Outbox:
             Overloaded: There was no room until the deadline.
             LinkLost: It was not acknowledged until the deadline; it stays queued and may still be sent.
         """
+        if wait == "queued" and len(self) < self._limit:
+            self._append(publication, None)
+            return
         deadline = PUT_TIMEOUT if timeout is None else timeout
         acknowledged = anyio.Event()
         queued = False
-        with anyio.move_on_after(deadline) as scope:
+        with anyio.move_on_after(deadline):
             while len(self) >= self._limit:
+                self._room = self._room or anyio.Event()
                 await self._room.wait()
-            self._append(publication, acknowledged.set if wait == "acknowledged" else None)
+            self._append(publication, acknowledged.set)
             queued = True
-            if wait == "queued":
-                return
-            await acknowledged.wait()
-        if not scope.cancelled_caught:
-            return
+            if wait == "acknowledged":
+                await acknowledged.wait()
         if not queued:
             raise Overloaded(
                 f"the outbox held {self._limit} publications for {deadline:g} s; publish less, or wait for the link"
             )
-        raise LinkLost(f"{publication.topic!r} was not acknowledged within {deadline:g} s; it stays queued")
+        if wait == "acknowledged" and not acknowledged.is_set():
+            raise LinkLost(f"{publication.topic!r} was not acknowledged within {deadline:g} s; it stays queued")
 
     def put_soon(
         self, publication: Publication, acknowledged: Callable[[], None] | None = None, *, must: bool = False
@@ -111,22 +114,26 @@ class Outbox:
         return True
 
     def _append(self, publication: Publication, acknowledged: Callable[[], None] | None, *, must: bool = False) -> None:
-        if not self:
-            self._empty = anyio.Event()
         self._waiting.append(_Entry(publication, self._clock(), acknowledged, must))
         self._pump()
 
-    def attach(self, session: Sends) -> int:
-        """Send over a session from now on; returns how many publications had waited too long and were dropped."""
-        before = self.dropped
-        oldest = self._clock() - MAX_AGE
+    def attach(self, session: Sends, *, anew: bool = False) -> int:
+        """Send over a session from now on; returns how many publications had waited too long and were dropped.
+
+        With `anew` their time begins now: the machine slept, and that is nobody's delay.
+        """
+        oldest = -math.inf if anew else self._clock() - MAX_AGE
         kept = [entry for entry in self._waiting if entry.must or entry.since >= oldest]
-        self.dropped += len(self._waiting) - len(kept)
+        dropped = len(self._waiting) - len(kept)
+        if anew:
+            for entry in kept:
+                entry.since = self._clock()
+        self.dropped += dropped
         self._waiting = deque(kept)
         self._session = session
         self._pump()
         self._settle()
-        return self.dropped - before
+        return dropped
 
     def detach(self) -> None:
         """Stop sending; what was not acknowledged goes first over the next session."""
@@ -137,23 +144,25 @@ class Outbox:
     async def flushed(self) -> None:
         """Return when everything has been sent and acknowledged."""
         while self:
+            self._empty = self._empty or anyio.Event()
             await self._empty.wait()
 
     def _pump(self) -> None:
-        session = self._session
         if self._pumping:  # A session may acknowledge at once, from inside `publish`.
             return
         self._pumping = True
-        while session is not None and self._waiting and len(self._in_flight) < session.in_flight_maximum:
-            entry = self._waiting.popleft()
-            self._in_flight[entry] = None
-            try:
-                session.publish(entry.publication, partial(self._acknowledged, entry))
-            except LinkLost as exc:
-                log.debug("outbox.waiting", extra={"reason": str(exc)})
-                self.detach()
-                break
-        self._pumping = False
+        try:
+            while self._session is not None and self._waiting:
+                if len(self._in_flight) >= self._session.in_flight_maximum:
+                    break
+                entry = self._waiting.popleft()
+                self._in_flight[entry] = None
+                self._session.publish(entry.publication, partial(self._acknowledged, entry))
+        except LinkLost as exc:
+            log.debug("outbox.waiting", extra={"reason": str(exc)})
+            self.detach()
+        finally:
+            self._pumping = False
 
     def _acknowledged(self, entry: _Entry) -> None:
         # A late acknowledgement of an earlier session: the publication is queued again, and sent again.
@@ -166,8 +175,10 @@ class Outbox:
         self._settle()
 
     def _settle(self) -> None:
-        if len(self) == self._limit - 1:
+        """Wake who waits for room, or for the end."""
+        if self._room is not None and len(self) < self._limit:
             self._room.set()
-            self._room = anyio.Event()
-        if not self:
+            self._room = None
+        if self._empty is not None and not self:
             self._empty.set()
+            self._empty = None
