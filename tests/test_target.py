@@ -134,10 +134,6 @@ def test_a_target_that_means_no_plugin_is_a_usage_error(
         ("import json\n\njson.loads('{')", "bad.py:3: JSONDecodeError: Expecting property name"),
         ("from kepm_plugin import Nothing", "bad.py:1: ImportError: cannot import name 'Nothing'"),
         ("raise ValueError('two\\nlines')", "bad.py:1: ValueError: two lines;"),
-        (
-            WORKER + "\nWorker.main()\n",
-            "Worker.main() is called while bad is imported; put the call under 'if __name__",
-        ),
     ],
 )
 def test_what_the_module_raises_is_one_line_with_its_place(write: Write, text: str, said: str) -> None:
