@@ -8,12 +8,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # `probe_plugin` and `agent_process` stand beside the tests.
-
-from agent_process import AgentProcess, agent_process
-from probe_plugin import Probe
-
 from kepm_plugin.manifest import manifest_of, to_json
+from tests.e2e.agent_process import AgentProcess, agent_process
+from tests.e2e.probe_plugin import Probe
 
 HERE = Path(__file__).parent
 

@@ -4,25 +4,28 @@ import signal
 import socket
 import ssl
 import threading
+from contextlib import suppress
 
 import httpx
 import pytest
-from agent_process import AgentProcess, agent_process
-from conftest import Running, Site
+
+from kepm_plugin.errors import AgentError
+from tests.e2e.agent_process import AgentProcess, agent_process
+from tests.e2e.conftest import Running, Site
 
 DRAIN = 2.0
 """The probe's drain deadline."""
 
 
-def command_in_thread(agent: AgentProcess, command: str, **payload: object) -> tuple[threading.Thread, list[object]]:
+def command_in_thread(
+    agent: AgentProcess, command: str, **payload: object
+) -> tuple[threading.Thread, list[dict[str, object]]]:
     """Send a command whose answer comes later, or never."""
-    answers: list[object] = []
+    answers: list[dict[str, object]] = []
 
     def send() -> None:
-        try:
+        with suppress(AgentError):
             answers.append(agent.control.send("Probe", command, payload, timeout=5))
-        except Exception as exc:  # noqa: BLE001  shown by the test
-            answers.append(exc)
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -82,7 +85,7 @@ def test_a_running_handler_finishes_and_is_answered_when_the_plugin_is_stopped(s
         agent.plugin_process("Probe").send_signal(signal.SIGTERM)
         agent.until(r"^Probe .*ended with code 0\b", after=mark)
         thread.join(10)
-        assert [dict(answer)["result"] for answer in answers if isinstance(answer, dict)] == ["finished"]
+        assert [answer["result"] for answer in answers] == ["finished"]
 
 
 @pytest.mark.parametrize("kind", ["await", "thread", "loop"])

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import count
+from typing import Self
 
 import pytest
-from agent_process import AgentProcess, agent_process
-from conftest import Site
 
 from kepm_plugin.errors import KepmError
+from tests.e2e.agent_process import AgentProcess, agent_process
+from tests.e2e.conftest import Site
 
 
 class Caller:
@@ -33,7 +34,7 @@ class Caller:
                 continue
             self.answered.append(answer["result"]["number"])
 
-    def __enter__(self) -> "Caller":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
