@@ -1,7 +1,8 @@
 """Puts the parts together and gives them one lifetime: from reading the settings to the exit code."""
 
+from ._deployed import warn_of_denials
 from ._process import RunOptions, run
 from ._serve import OpenSession, Outcome, Serving, Surroundings
 from ._settings import Agent
 
-__all__ = ["Agent", "OpenSession", "Outcome", "RunOptions", "Serving", "Surroundings", "run"]
+__all__ = ["Agent", "OpenSession", "Outcome", "RunOptions", "Serving", "Surroundings", "run", "warn_of_denials"]

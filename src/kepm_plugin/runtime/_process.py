@@ -26,6 +26,7 @@ from kepm_plugin.peer import PeerPolicy
 from kepm_plugin.plugin import Plugin
 from kepm_plugin.store import Store, memory_store, open_store
 
+from ._deployed import warn_of_denials
 from ._serve import Outcome, Serving, Surroundings
 from ._stop import CUT_OFF, Stopping, other_threads, stop_on_signals
 
@@ -85,6 +86,7 @@ async def _serve(kind: type[Plugin], options: RunOptions, launcher: Launcher) ->
             logging_to(pipe, source=kind.id, secrets=lambda: serving.secrets() if serving is not None else frozenset())
         )
         logs.fallback(True)
+        warn_of_denials(kind.declarations(), Path(sys.executable))
         base = find_api_base(options.api_base, os.environ, Path(sys.executable))
         agent = await stack.enter_async_context(
             open_agent(base, ca_bundle=options.ca_bundle, peer=options.peer, contract=options.contract)
