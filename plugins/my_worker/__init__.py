@@ -1,0 +1,1 @@
+"""The example: a worker that takes commands and answers them."""
