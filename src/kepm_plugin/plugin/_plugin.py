@@ -187,7 +187,7 @@ class Plugin:
         """
         complete = self._complete(topic)
         check_topic(complete)
-        declared = self.declarations().publish
+        declared = self.host.declarations.publish
         if not any(covers(one, complete) for one in declared):
             raise UndeclaredTopic(complete, declared)
         await self.host.publish(Publication(complete, encode(payload), qos, retain), wait=wait, timeout=timeout)
@@ -203,7 +203,7 @@ class Plugin:
         """
         complete = self._complete(topic_filter)
         check_filter(complete)
-        declared = self.declarations().subscribe
+        declared = self.host.declarations.subscribe
         if not any(covers(one, complete) for one in declared):
             raise UndeclaredTopic(complete, declared, action="subscribe to")
         return self.host.subscribe(complete)

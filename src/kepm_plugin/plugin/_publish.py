@@ -9,6 +9,7 @@ from ..message import Message, Publication, decoder, encode
 from ..topics import Pattern
 
 if TYPE_CHECKING:
+    from ._declarations import Declarations
     from ._plugin import Plugin
 
 T = TypeVar("T")
@@ -24,6 +25,11 @@ ARGUMENTS: Final = frozenset({"payload", "wait", "retain", "timeout"})
 
 class Host(Protocol):
     """What a running plugin needs of whatever runs it."""
+
+    @property
+    def declarations(self) -> "Declarations":
+        """What the plugin declares."""
+        ...
 
     async def publish(self, publication: Publication, *, wait: Wait, timeout: float | None) -> None:
         """Hand over to the outbox; wait for it, or for the broker's acknowledgement."""

@@ -1,7 +1,7 @@
 """What a running plugin can ask for: publishing, requests, subscriptions, settings."""
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 from uuid import uuid4
@@ -14,7 +14,7 @@ from kepm_plugin.errors import BadPayload, BadTopic, LinkLost, NoAnswer, Payload
 from kepm_plugin.link import Session
 from kepm_plugin.message import Message, Publication, Received, converter, decode_json, encode_json
 from kepm_plugin.outbox import Outbox
-from kepm_plugin.plugin import Subscription
+from kepm_plugin.plugin import Declarations, Subscription
 from kepm_plugin.topics import covers, overlap
 
 from ._settings import Agent, LiveSettings, system_settings
@@ -43,10 +43,11 @@ class PluginHost:
         settings: LiveSettings,
         refresh: Callable[[], Any],
         run_soon: Callable[[Callable[[], object]], None],
-        filters: Sequence[str],
+        declarations: Declarations,
     ) -> None:
         self._outbox, self._contract, self._agent, self._settings = outbox, contract, agent, settings
-        self._refresh, self._run_soon, self._static = refresh, run_soon, tuple(filters)
+        self._refresh, self._run_soon = refresh, run_soon
+        self.declarations = declarations
         self._dynamic: list[str] = []
         self._questions: dict[str, _Question] = {}
         self.session: Session | None = None
@@ -54,7 +55,7 @@ class PluginHost:
 
     def filters(self) -> list[str]:
         """Return everything to subscribe at a connect."""
-        return [*self._static, *dict.fromkeys(self._dynamic)]
+        return [*self.declarations.filters, *dict.fromkeys(self._dynamic)]
 
     async def publish(self, publication: Publication, *, wait: Any, timeout: float | None) -> None:
         """Hand over to the outbox; wait for it, or for the broker's acknowledgement."""

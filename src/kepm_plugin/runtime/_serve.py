@@ -92,7 +92,7 @@ class Serving:
             self.settings,
             self.refresh_settings,
             run_soon_on_loop(),
-            self.declarations.filters,
+            self.declarations,
         )
         self.plugin.host = self.host
         self.dispatcher: Dispatcher | None = None
