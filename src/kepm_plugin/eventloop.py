@@ -1,14 +1,15 @@
-"""The running event loop, as seen from where there is no task: from its callbacks, and from other threads.
+"""The running event loop: its clock and a way in from where there is no task, and groups whose error is one.
 
 What reads the network calls us back outside of any task, where anyio cannot tell which loop runs.
 """
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+from anyio.abc import TaskGroup
 
 
 def loop_clock() -> Callable[[], float]:
@@ -28,3 +29,15 @@ def run_soon_on_loop() -> Callable[[Callable[[], object]], None]:
             call(function)
 
     return run_soon
+
+
+@asynccontextmanager
+async def bare_task_group() -> AsyncGenerator[TaskGroup]:
+    """A task group of which a single error comes out as itself, for edges where errors are told to people."""
+    try:
+        async with anyio.create_task_group() as tasks:
+            yield tasks
+    except ExceptionGroup as group:
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from group.exceptions[0].__cause__
+        raise

@@ -1,6 +1,7 @@
 """The life of one plugin: settings, stand-by, lifespan, link, serving, and the phases of stopping."""
 
 import logging
+import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import anyio.abc
 from kepm_plugin.contract import LOGGER_TOPIC, SYSTEM_PLUGIN, Contract, link_topic
 from kepm_plugin.dispatch import Dispatcher, Failure, guarded
 from kepm_plugin.errors import AgentError, InstanceError, KepmError, LinkLost, SettingsError, StoreError, UnknownPlugin
-from kepm_plugin.eventloop import loop_clock, run_soon_on_loop
+from kepm_plugin.eventloop import bare_task_group, loop_clock, run_soon_on_loop
 from kepm_plugin.link import Deliver, Link, LinkOptions, Session
 from kepm_plugin.logs import LogControl, LogPipe
 from kepm_plugin.message import Publication, Received
@@ -152,7 +153,7 @@ class Serving:
             await self._around.stop.wait()
             tasks.cancel_scope.cancel()
 
-        async with _bare_group() as tasks:
+        async with bare_task_group() as tasks:
             tasks.start_soon(stopped, name="kepm.stop")
             await step()
             done = True
@@ -190,12 +191,12 @@ class Serving:
         dispatcher.replay()
         for number, publication in self._around.store.kept():
             self._answer(publication, number)
-        async with _bare_group() as outer:
+        async with bare_task_group() as outer:
             self._tasks = outer
             outer.start_soon(self._ship_logs, name="kepm.logs")
             linked: anyio.Event | None = None
             try:
-                async with self._lifespan(), _bare_group() as inner:
+                async with self._lifespan(), bare_task_group() as inner:
                     lanes = anyio.Event()
                     await inner.start(self._lanes, dispatcher, lanes, name="kepm.dispatch")
                     linked = await outer.start(self._keep_link, link, name="kepm.link")
@@ -205,6 +206,9 @@ class Serving:
                     await self._drain(dispatcher, lanes)
                     inner.cancel_scope.cancel()
             finally:
+                crash = sys.exc_info()[1]
+                if isinstance(crash, Exception):
+                    log.critical("plugin.crashed", exc_info=crash)
                 with anyio.move_on_after(max(self._rest(), 0) + FLUSH, shield=True):
                     await self._say_goodbye(linked)
             outer.cancel_scope.cancel()
@@ -425,15 +429,3 @@ class Serving:
             "link": link,
             "counters": counters | {"notSent": self.outbox.dropped, "logsDropped": self._around.pipe.dropped},
         }
-
-
-@asynccontextmanager
-async def _bare_group() -> AsyncGenerator[anyio.abc.TaskGroup]:
-    """A task group whose only error comes out as itself, for the edges where one error is told to a person."""
-    try:
-        async with anyio.create_task_group() as tasks:
-            yield tasks
-    except ExceptionGroup as group:
-        if len(group.exceptions) == 1:
-            raise group.exceptions[0] from group.exceptions[0].__cause__
-        raise

@@ -12,6 +12,7 @@ import anyio.lowlevel
 
 from kepm_plugin.contract import ASSUMED, BROKER_HOST_KEY, BROKER_PORT_KEY, SYSTEM_PLUGIN, command_topic, response_topic
 from kepm_plugin.errors import AgentRefused, NoAnswer, PayloadMismatch, UnknownPlugin
+from kepm_plugin.eventloop import bare_task_group
 from kepm_plugin.link import Deliver, Session
 from kepm_plugin.logs import LogPipe, logging_to
 from kepm_plugin.message import Publication, decode_json, encode, encode_json
@@ -230,7 +231,7 @@ async def hosted(
             ),
         )
         host = Hosted[P](serving, agent, broker, stop)
-        async with anyio.create_task_group() as tasks:
+        async with bare_task_group() as tasks:
             tasks.start_soon(host.run, name="kepm.hosted")
             await serving.serving.wait()
             yield host
