@@ -135,6 +135,13 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when a condition holds of which nothing tells: the system's processes, files, counters."""
+    with anyio.fail_after(10):
+        while not condition():  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+
+
 @dataclass
 class Lines:
     """What the agent wrote to its terminal."""

@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,6 @@ import anyio
 import psutil
 
 from kepm_plugin.devagent.guard import families
-from kepm_plugin.devagent.terminal import Terminal
 
 KILL_WITHIN: Final = 5.0
 OUTPUT_AFTER_EXIT: Final = 0.5
@@ -31,6 +30,37 @@ def environment(ours: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in ours.items() if not name.upper().startswith(_HIDDEN)}
 
 
+class _Output(asyncio.SubprocessProtocol):
+    """Cuts what a process writes into lines; knows its end apart from the end of its output."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self.exited, self.silent = asyncio.Event(), asyncio.Event()
+        self._show = show
+        self._rest = b""
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Show the lines that are complete, and what is too long to wait for."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._show(line.decode("utf-8", "replace").rstrip("\r"))
+        if len(self._rest) > _LINE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Show what came without an end of line."""
+        if self._rest:
+            self._show(self._rest.decode("utf-8", "replace"))
+            self._rest = b""
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        """Nothing more comes from this process, nor from what it left behind."""
+        self.silent.set()
+
+    def process_exited(self) -> None:
+        """The process itself has ended."""
+        self.exited.set()
+
+
 class Child:
     """A process that was launched.
 
@@ -38,41 +68,26 @@ class Child:
         system: For comparing it with what has its number later.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, system: psutil.Process | None) -> None:
-        self._process = process
+    def __init__(self, transport: asyncio.SubprocessTransport, output: _Output, system: psutil.Process | None) -> None:
+        self._transport, self._output = transport, output
+        self.pid: int = transport.get_pid()
         self.system = system
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
 
     @property
     def exit_code(self) -> int | None:
         """What it ended with, negative for a signal; None while it runs."""
-        return self._process.returncode
+        return self._transport.get_returncode()
 
-    async def attend(self, plugin_id: str, terminal: Terminal) -> int:
-        """Show what the process writes, and return its exit code when it has ended."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._relay, plugin_id, terminal, name=f"output of {plugin_id}")
-            await self._process.wait()
-            tasks.cancel_scope.deadline = anyio.current_time() + OUTPUT_AFTER_EXIT
-        return await self._process.wait()
-
-    async def _relay(self, plugin_id: str, terminal: Terminal) -> None:
-        if self._process.stdout is None:
-            return
-        rest = b""
-        with suppress(OSError):
-            while data := await self._process.stdout.read(_LINE):
-                *lines, rest = (rest + data).split(b"\n")
-                if len(rest) > _LINE:
-                    lines, rest = [*lines, rest], b""
-                for line in lines:
-                    terminal.line(plugin_id, line.decode("utf-8", "replace").rstrip("\r"))
-        if rest:
-            terminal.line(plugin_id, rest.decode("utf-8", "replace"))
+    async def attend(self) -> int:
+        """Return the exit code when the process has ended and its last output was shown."""
+        try:
+            await self._output.exited.wait()
+            with anyio.move_on_after(OUTPUT_AFTER_EXIT):
+                await self._output.silent.wait()
+            self._output.flush()
+        finally:
+            self._transport.close()
+        return self.exit_code or 0
 
     async def stop(self, grace: float) -> bool:
         """Ask the process to end, insist after `grace` seconds, and end what it left behind; tell whether it obeyed."""
@@ -80,13 +95,13 @@ class Child:
         if self.exit_code is None:
             self._ask()
             with anyio.move_on_after(grace) as patience:
-                await self._process.wait()
+                await self._output.exited.wait()
             obeyed = not patience.cancelled_caught
         if not obeyed:
             with suppress(ProcessLookupError):
-                self._process.kill()
+                self._transport.kill()
             with anyio.move_on_after(KILL_WITHIN):
-                await self._process.wait()
+                await self._output.exited.wait()
         if self.system is not None:
             for left in await anyio.to_thread.run_sync(families, [self.system]):
                 with suppress(psutil.Error):
@@ -98,13 +113,15 @@ class Child:
             if sys.platform == "win32":
                 import signal
 
-                self._process.send_signal(signal.CTRL_BREAK_EVENT)
+                self._transport.send_signal(signal.CTRL_BREAK_EVENT)
             else:
-                self._process.terminate()
+                self._transport.terminate()
 
 
-async def spawn(program: Path, arguments: Sequence[str], folder: Path) -> Child:
-    """Start a process in a session of its own, so that a terminal's Ctrl-C reaches the agent alone.
+async def spawn(program: Path, arguments: Sequence[str], folder: Path, show: Callable[[str], None]) -> Child:
+    """Start a process whose lines of output go to `show`.
+
+    It has a session of its own, so that a terminal's Ctrl-C reaches the agent alone.
 
     Raises:
         OSError: It cannot be started.
@@ -113,7 +130,9 @@ async def spawn(program: Path, arguments: Sequence[str], folder: Path) -> Child:
         flags = subprocess.CREATE_NEW_PROCESS_GROUP
     else:
         flags = 0
-    process = await asyncio.create_subprocess_exec(
+    # Not asyncio.create_subprocess_exec: its wait() also waits for who holds the pipe, a process left behind included.
+    transport, output = await asyncio.get_running_loop().subprocess_exec(
+        lambda: _Output(show),
         program,
         *arguments,
         stdin=subprocess.DEVNULL,
@@ -126,5 +145,5 @@ async def spawn(program: Path, arguments: Sequence[str], folder: Path) -> Child:
     )
     system = None
     with suppress(psutil.Error):
-        system = psutil.Process(process.pid)
-    return Child(process, system)
+        system = psutil.Process(transport.get_pid())
+    return Child(transport, output, system)

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -68,10 +69,19 @@ def end(processes: list[psutil.Process], grace: float) -> None:
     for process in processes if grace else []:
         with suppress(psutil.Error):
             process.terminate()
-    _, left = psutil.wait_procs(processes, timeout=grace)
-    for process in left:
+    deadline = time.monotonic() + grace
+    while time.monotonic() < deadline and any(lives(process) for process in processes):
+        time.sleep(0.02)
+    for process in processes:
         with suppress(psutil.Error):
-            process.kill()
+            process.kill()  # raises for one that is gone
+
+
+def lives(process: psutil.Process) -> bool:
+    """Tell whether a process runs; one that only waits to be collected does not."""
+    with suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 if __name__ == "__main__":

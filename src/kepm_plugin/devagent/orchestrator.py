@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal
 
 import anyio
@@ -175,7 +176,7 @@ class Orchestrator:
         entry.status = "Starting"
         async with self._registry.launching:
             try:
-                child = await spawn(program, arguments, self._layout.root)
+                child = await spawn(program, arguments, self._layout.root, partial(self._terminal.line, manifest.id))
             except OSError as exc:
                 entry.status = "Failed"
                 raise AgentError(f"{manifest.id} cannot be launched: {program}: {exc.strerror}") from exc
@@ -188,7 +189,7 @@ class Orchestrator:
         self._tasks.start_soon(self._attend, entry, child, name=f"orchestrator.{manifest.id}")
 
     async def _attend(self, entry: Entry, child: Child) -> None:
-        code = await child.attend(entry.manifest.id, self._terminal)
+        code = await child.attend()
         self._registry.remove(child.pid)
         entry.exit_code = code
         entry.status = "Failed" if entry.wanted else "Stopped"

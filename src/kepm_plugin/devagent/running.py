@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
+from anyio.abc import TaskStatus
 
 from kepm_plugin.contract import (
     APPSETTINGS_HTTPS_PORT,
@@ -54,8 +55,23 @@ async def dev_agent(options: DevOptions | None = None) -> AsyncGenerator[DevAgen
     with _sole_failure(), _root(chosen) as layout, locked(layout), guarded(leave_plugins=chosen.leave_orphans) as guard:
         if chosen.root is None:
             guard.folder(layout.root)
-        async with _assembled(chosen, layout, guard) as agent:
-            yield agent
+        finish = anyio.Event()
+
+        async def life(*, task_status: TaskStatus[DevAgent]) -> None:
+            # A task of its own, shielded once it is up: whatever ends the block, also a cancellation, the parts are
+            # taken down one after the other, so that plugins still reach the broker while they stop.
+            with anyio.CancelScope() as scope:
+                async with _assembled(chosen, layout, guard) as agent:
+                    scope.shield = True
+                    task_status.started(agent)
+                    await finish.wait()
+
+        async with anyio.create_task_group() as tasks:
+            agent: DevAgent = await tasks.start(life, name="agent.life")
+            try:
+                yield agent
+            finally:
+                finish.set()
 
 
 @contextmanager

@@ -29,6 +29,12 @@ def printable(text: str) -> str:
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}… ({len(shown)} characters)"
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Let the error out; rich would end the program."""
+        raise BrokenPipeError
+
+
 class Terminal:
     """Writes lines; never raises because of its stream."""
 
@@ -41,7 +47,7 @@ class Terminal:
             color: None colours where the stream is a terminal.
         """
         self._echo = echo
-        self._console = Console(
+        self._console = _Console(
             file=stream or sys.stdout,
             force_terminal=color or None,
             no_color=None if color is None else not color,

@@ -1,0 +1,330 @@
+"""Parts of the agent that are best seen by themselves: terminal, log, ledger, engines, certificate, files."""
+
+import asyncio
+import io
+import json
+import ssl
+import sys
+import tempfile
+from collections.abc import Awaitable
+from pathlib import Path
+
+import anyio
+import psutil
+import pytest
+
+from kepm_plugin.devagent import Crossing, DevOptions, dev_agent
+from kepm_plugin.devagent.accepting import accepting
+from kepm_plugin.devagent.certificate import self_signed, server_context
+from kepm_plugin.devagent.child import environment
+from kepm_plugin.devagent.engine import pauses, running_engine
+from kepm_plugin.devagent.engines import Recipe, Start, choose, start_mosquitto, start_nats
+from kepm_plugin.devagent.guarding import guarded
+from kepm_plugin.devagent.layout import configured_port, keep_ports, listener
+from kepm_plugin.devagent.logger import KeeperLogger
+from kepm_plugin.devagent.sender import engine_client
+from kepm_plugin.devagent.terminal import Terminal
+from kepm_plugin.devagent.traffic import Ledger
+from kepm_plugin.errors import AgentError, KepmError, LinkLost, UsageError
+from tests.devagent.conftest import Lines, install, manifest, python, staged
+
+
+def crossing(payload: bytes, topic: str = "KeeperLogger") -> Crossing:
+    return Crossing(plugin_id="P", direction="from plugin", kind="PUBLISH", topic=topic, payload=payload)
+
+
+# --- the terminal ----------------------------------------------------------------------------------------------------
+
+
+def test_lines_are_coloured_where_that_is_asked_for() -> None:
+    shown: dict[bool, str] = {}
+    for color in (True, False):
+        stream = io.StringIO()
+        terminal = Terminal(stream=stream, color=color)
+        terminal.line("P", "text [bold]", "red")
+        terminal.error("bad")
+        shown[color] = stream.getvalue()
+    assert "\x1b[31mtext [bold]" in shown[True]
+    assert shown[False] == "P            text [bold]\nagent        bad\n"
+
+
+def test_a_stream_that_is_gone_mutes_the_terminal() -> None:
+    class Gone(io.StringIO):
+        writes = 0
+
+        def write(self, text: str) -> int:
+            Gone.writes += 1
+            raise BrokenPipeError
+
+    terminal = Terminal(stream=Gone())
+    terminal.agent("one")
+    before = Gone.writes
+    terminal.agent("two")
+    assert Gone.writes == before
+
+
+# --- the log ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("payload", "shown"),
+    [
+        (b'{"level": "Error", "message": "it broke", "source": "P", "path": "/etc"}', "Error       it broke path=/etc"),
+        (b'{"Level": "Debug", "Msg": "two words", "why": "a b"}', 'Debug       two words why="a b"'),
+        (b'{"n": 1}', "?            n=1"),
+        (b"plain", "log, no JSON object: plain"),
+        (b"[1]", "log, no JSON object: [1]"),
+        (b"\xff\x1b[2J", "log, no JSON object: \ufffd\\x1b[2J"),
+        (b"[" * 5000, "log, no JSON object: [[["),
+    ],
+)
+def test_a_record_is_shown_and_written_whatever_it_is(tmp_path: Path, payload: bytes, shown: str) -> None:
+    lines = Lines()
+    logger = KeeperLogger(tmp_path / "KeeperLogger.log", Terminal(echo=lines))
+    logger.take(crossing(payload))
+    assert shown in lines.seen[0]
+    written = json.loads((tmp_path / "KeeperLogger.log").read_text("utf-8"))
+    assert written["plugin"] == "P"
+    assert ("record" in written) != ("raw" in written)
+
+
+def test_a_log_that_cannot_be_written_is_reported_once(tmp_path: Path) -> None:
+    lines = Lines()
+    logger = KeeperLogger(tmp_path / "missing" / "KeeperLogger.log", Terminal(echo=lines))
+    logger.take(crossing(b"{}"))
+    logger.take(crossing(b"{}"))
+    assert sum("cannot be written" in line for line in lines.seen) == 1
+    assert len(logger.records) == 2
+
+
+def test_a_full_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kepm_plugin.devagent.logger.ROTATE_AT", 10)
+    logger = KeeperLogger(tmp_path / "KeeperLogger.log", Terminal(echo=Lines()))
+    logger.take(crossing(b"first"))
+    logger.take(crossing(b"second"))
+    assert len(list(tmp_path.glob("KeeperLogger_*.log"))) == 1
+    assert "second" in (tmp_path / "KeeperLogger.log").read_text("utf-8")
+
+
+async def test_records_reach_the_file_only_through_the_gate(root: Path, broker: str) -> None:
+    async with staged(root, broker) as stage:
+        peer = await stage.peer()
+        await peer.publish("KeeperLogger", b'{"level": "Information", "message": "hello"}', qos=2)
+        record = await stage.agent.logger.records.wait_for(lambda each: "hello" in each.raw)
+        assert (record.plugin_id, record.record) == ("P", {"level": "Information", "message": "hello"})
+        await stage.lines.wait_for("Information hello")
+    assert '"hello"' in (root / "Log" / "KeeperLogger.log").read_text("utf-8")
+
+
+# --- the ledger ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_ledger_keeps_the_last_entries_and_finds_what_was_and_what_comes() -> None:
+    ledger: Ledger[int] = Ledger(3)
+    for number in range(5):
+        ledger.add(number)
+    assert (list(ledger), len(ledger), ledger.total) == ([2, 3, 4], 3, 5)
+    assert await ledger.wait_for(lambda number: number > 2) == 3
+    assert await ledger.wait_for(lambda number: number > 2, since=4) == 4
+    waiting = asyncio.create_task(ledger.wait_for(lambda number: number > 2, since=5))
+    await asyncio.sleep(0)
+    ledger.add(1)
+    ledger.add(7)
+    assert await waiting == 7
+    with pytest.raises(TimeoutError):
+        await ledger.wait_for(lambda number: number == 99, timeout=0.01)
+
+
+# --- engines ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_is_not_installed_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    with pytest.raises(UsageError, match="apt install mosquitto"):
+        choose("mosquitto")
+    with pytest.raises(UsageError, match="pip install"):
+        choose("auto")
+
+
+def test_nats_is_chosen_where_mosquitto_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose("auto").name == "mosquitto"
+    monkeypatch.setattr("kepm_plugin.devagent.engines._mosquitto", lambda: None)
+    assert choose("auto").name == "nats"
+
+
+async def test_mosquitto_without_a_socket_file_wants_a_credential(tmp_path: Path) -> None:
+    program = choose("mosquitto").prepare(tmp_path).command[0]
+    recipe = Recipe("mosquitto", lambda folder: start_mosquitto(program, folder, version=(1, 6)))
+    with guarded(leave_plugins=False) as guard:
+        async with running_engine(recipe, guard, Terminal(echo=Lines())) as engine:
+            assert engine.credential is not None
+            async with engine_client(engine) as client:
+                await client.subscribe("x")
+                client.publish("x", b"y")
+                assert (await client.received()).payload == b"y"
+
+
+@pytest.mark.parametrize("start", [start_mosquitto, start_nats])
+def test_no_file_of_an_engine_is_readable_for_others(tmp_path: Path, start: object) -> None:
+    assert callable(start)
+    prepared = start("program", tmp_path)
+    assert isinstance(prepared, Start)
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
+    assert not prepared.credential or prepared.credential[1] not in " ".join(prepared.command)
+
+
+async def test_an_engine_refuses_everybody_without_its_credential(tmp_path: Path) -> None:
+    lines = Lines()
+    with guarded(leave_plugins=False) as guard:
+        async with running_engine(choose("nats"), guard, Terminal(echo=lines)) as engine:
+            engine._start = None if engine._start is None else Start((), None, engine._start.port, None)
+            with pytest.raises(LinkLost):
+                async with engine_client(engine):
+                    raise AssertionError
+
+
+async def test_an_engine_that_does_not_start_is_reported_with_its_last_words(tmp_path: Path) -> None:
+    recipe = Recipe("nats", lambda _: Start((sys.executable, "-c", "print('my last words')"), None, 1))
+    with guarded(leave_plugins=False) as guard:
+
+        async def start() -> None:
+            async with running_engine(recipe, guard, Terminal(echo=Lines())):
+                raise AssertionError
+
+        with pytest.raises(ExceptionGroup) as caught:
+            await start()
+        assert caught.group_contains(AgentError, match="nats did not start: my last words")
+
+
+async def test_an_engine_that_does_not_come_back_is_tried_again_and_again(root: Path) -> None:
+    lines = Lines()
+    async with staged(root, "mosquitto") as stage:
+        engine = stage.agent._engine
+        recipe = engine._recipe
+        engine._recipe = Recipe("mosquitto", lambda _: Start((sys.executable, "-c", ""), None, 1))
+        await stage.agent.kill_engine()
+        await stage.lines.wait_for("mosquitto ended", count=3)
+        engine._recipe = recipe
+        with anyio.fail_after(10):
+            await stage.agent.wait_engine()
+        assert (await stage.connect())[2] == 0
+    assert lines.seen == []
+
+
+def test_pauses_grow_and_stay_below_two_seconds() -> None:
+    waits = pauses()
+    assert [next(waits) for _ in range(8)] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+
+
+# --- certificate and files -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_the_key_is_not_left_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    certificate, key = self_signed()
+    assert self_signed()[0] != certificate
+    monkeypatch.setattr(sys, "platform", platform)
+    server_context(certificate, key)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_the_certificate_is_for_localhost_and_can_be_verified(root: Path) -> None:
+    async with dev_agent(DevOptions(root=root, broker="mosquitto", echo=Lines())) as agent:
+        port = int(agent.api_base.rpartition(":")[2])
+        pem = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+        for host in ("localhost", "127.0.0.1"):
+            context = ssl.create_default_context(cadata=pem)
+            _, writer = await asyncio.open_connection("127.0.0.1", agent.broker[1], ssl=context, server_hostname=host)
+            writer.close()
+            await writer.wait_closed()
+
+
+def test_ports_are_kept_beside_everything_else_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "appsettings.json"
+    path.write_text('\ufeff{"settings": {"kestrelHttpsPort": 7000, "PluginPath": "Plugins"}, "Watchdog": {}}', "utf-8")
+    assert configured_port(path, "Settings", "KestrelHttpsPort") == 7000
+    keep_ports(path, 7001, 7002)
+    assert json.loads(path.read_text("utf-8")) == {
+        "settings": {"kestrelHttpsPort": 7001, "PluginPath": "Plugins"},
+        "Watchdog": {},
+        "MqttBrokerSettings": {"Port": 7002},
+    }
+    before = path.stat().st_ino
+    keep_ports(path, 7001, 7002)
+    assert path.stat().st_ino == before
+
+
+def test_the_environment_of_a_plugin_is_ours_without_kepm() -> None:
+    ours = {"PATH": "/bin", "KEPM_X": "1", "keeper_y": "2", "KEEPER_JOB_ID": "3", "HOME": "/"}
+    assert environment(ours) == {"PATH": "/bin", "HOME": "/"}
+
+
+# --- reload, accepting -----------------------------------------------------------------------------------------------
+
+
+async def test_a_plugin_is_restarted_when_its_source_changes(root: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    install(root, manifest("P", arguments=python("print('version 1', flush=True); import time; time.sleep(600)")))
+    lines, written = Lines(), 1
+
+    async def regenerate(plugin_id: str) -> None:
+        nonlocal written
+        written += 1
+        if written == 2:
+            raise KepmError("the code is wrong")
+        code = f"print('version {written}', flush=True); import time; time.sleep(600)"
+        install(root, manifest(plugin_id, arguments=python(code)))
+
+    options = DevOptions(
+        root=root, broker="mosquitto", echo=lines, watch={"P": [source]}, before_reload=regenerate, stop_grace=5
+    )
+    async with dev_agent(options) as agent:
+        await lines.wait_for("version 1")
+        await changed(source / "handlers.py", lines.wait_for("P was not restarted: the code is wrong"))
+        assert agent.plugins["P"].launches == 1
+        await changed(source / "handlers.py", lines.wait_for("version 3"))
+        await lines.wait_for("handlers.py changed: P is restarted")
+
+
+async def changed(path: Path, seen: Awaitable[object]) -> None:
+    """Change a file until it is seen: the watch may not stand yet at the first time."""
+    async with anyio.create_task_group() as tasks:
+
+        async def change() -> None:
+            while True:
+                await anyio.Path(path).write_text(str(anyio.current_time()), encoding="utf-8")
+                await anyio.sleep(0.5)
+
+        tasks.start_soon(change)
+        await seen
+        tasks.cancel_scope.cancel()
+
+
+async def test_connections_beyond_the_limit_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kepm_plugin.devagent.accepting.WAITING", 1)
+    served = asyncio.Event()
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.set()
+        writer.close()
+
+    with listener(None, "a test") as sock:
+        port = sock.getsockname()[1]
+        async with accepting(serve, sock, name="test"):
+            opened = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", port) for _ in range(20)))
+            with anyio.fail_after(5):
+                await served.wait()
+                for reader, writer in opened:
+                    await reader.read()
+                    writer.close()
+
+
+def test_the_guard_survives_nonsense_about_processes() -> None:
+    with guarded(leave_plugins=False) as guard:
+        process = psutil.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+        guard.started("plugin", process.pid)
+        guard.started("plugin", 2**22 + 5)
+        guard.ended(2**22 + 5)
+    assert process.wait(5) == -15
