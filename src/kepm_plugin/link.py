@@ -4,9 +4,11 @@ A state machine over a `Session` port; knows no MQTT library. Time comes from an
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Protocol
 from uuid import uuid4
@@ -21,6 +23,12 @@ from .plugin import Gap
 log = logging.getLogger("kepm_plugin.link")
 
 Deliver = Callable[[Sequence[Received]], None]
+
+SUSPENDED = "suspended"
+"""Reason of a gap that a sleep of the machine, or a pause of the process, has made."""
+
+LATE = 2
+"""By so many ticks everything must be late to count as a sleep."""
 
 
 class Session(Protocol):
@@ -95,8 +103,8 @@ class LinkOptions:
     echo_topic: str | None = None
     budget: float = 600.0
     """For how long a lost link is restored."""
-    attempt: float = 6.0
-    """What one attempt may take, subscribing included; time beyond is a sleep of the machine."""
+    attempt: float = 20.0
+    """What one attempt takes at most, with two versions of MQTT and the subscribing; more is a sleep of the machine."""
     first_delay: float = 0.05
     max_delay: float = 0.8
     tick: float = 5.0
@@ -113,6 +121,26 @@ def delays(first: float, limit: float) -> Iterator[float]:
         delay = min(delay * 2, limit)
 
 
+@dataclass(slots=True)
+class _Away:
+    """Why and since when there is no session, and how much of the budget is spent."""
+
+    since: float
+    reason: str
+    waits: Iterator[float]
+    spent: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What became of one attempt."""
+
+    connected: bool
+    reason: str
+    ended: float
+    slept: bool = False
+
+
 class Link:
     """Keeps the session up until the budget for restoring it is spent."""
 
@@ -122,7 +150,8 @@ class Link:
         self._connect, self._observer, self._options = connect, observer, options
         self._random = random or Random()  # noqa: S311  jitter, no secret
         self._now = loop_clock()
-        self._heard = 0.0
+        self._heard = self._ticked = 0.0
+        self._slept_at = -math.inf
         self._nonce = b""
         self._echoed = anyio.Event()
         self._proven: bool | None = None
@@ -135,39 +164,41 @@ class Link:
         Raises:
             LinkLost: The budget is spent.
         """
-        spent, since, reason = 0.0, self._now(), "start"
-        waits = delays(self._options.first_delay, self._options.max_delay)
+        away = _Away(self._now(), "start", self._waits())
         while True:
             started = self._now()
-            served = await self._session(since, reason)
-            if served.connected:
-                spent, since = 0.0, served.ended
-                # A session that ends as soon as it began, such as one that is taken over, does not make us hurry.
-                if served.ended - started > self._options.max_delay:
-                    waits = delays(self._options.first_delay, self._options.max_delay)
+            served = await self._session(away)
+            if not served.connected:
+                self._spend(away, started, self._options.attempt)
             else:
-                spent = self._spent(spent, started, self._options.attempt)
-            reason = served.reason
-            await self._observer.down(reason)
-            if spent >= self._options.budget:
+                # A session that ends as soon as it began, such as one that is taken over, does not make us hurry.
+                brief = served.ended - started <= self._options.max_delay
+                reason = SUSPENDED if served.slept else served.reason
+                away = _Away(served.ended, reason, away.waits if brief else self._waits())
+            await self._observer.down(served.reason)
+            if away.spent >= self._options.budget:
                 raise LinkLost(
-                    f"the link to the broker could not be restored within {self._options.budget:g} s ({reason}); "
-                    "the process ends so that the agent restarts it"
+                    f"the link to the broker could not be restored within {self._options.budget:g} s "
+                    f"({served.reason}); the process ends so that the agent restarts it"
                 )
             paused = self._now()
-            wait = self._random.uniform(0, next(waits))
+            wait = self._random.uniform(0, next(away.waits))
             await anyio.sleep(wait)
-            spent = self._spent(spent, paused, wait)
+            self._spend(away, paused, wait)
 
-    def _spent(self, before: float, started: float, expected: float) -> float:
-        """Add the time since `started` to what is spent of the budget; after a sleep of the machine it starts anew."""
+    def _waits(self) -> Iterator[float]:
+        return delays(self._options.first_delay, self._options.max_delay)
+
+    def _spend(self, away: _Away, started: float, expected: float) -> None:
+        """Take the time since `started` from the budget; after a sleep of the machine everything starts anew."""
         elapsed = self._now() - started
-        if elapsed > expected + 2 * self._options.tick:
-            log.info("link.resumed", extra={"seconds": round(elapsed, 1)})
-            return 0.0
-        return before + elapsed
+        if elapsed <= expected + LATE * self._options.tick:
+            away.spent += elapsed
+            return
+        log.info("link.resumed", extra={"seconds": round(elapsed, 1)})
+        away.reason, away.waits, away.spent = SUSPENDED, self._waits(), 0.0
 
-    async def _session(self, since: float, reason: str) -> "_Served":
+    async def _session(self, away: _Away) -> _Served:
         early: list[Received] = []
         current: Session | None = None
 
@@ -178,7 +209,7 @@ class Link:
             else:
                 self._received(batch, current)
 
-        connected = False
+        connected = slept = False
         try:
             async with self._connect(deliver) as session:
                 await session.subscribe(self._options.filters(), self._options.qos)
@@ -186,16 +217,17 @@ class Link:
                 self._heard = self._now()
                 gap = None
                 if self.connects:
-                    away = self._now() - since
-                    gap = Gap(seconds=away, reason=reason, session_present=session.session_present)
+                    seconds = self._now() - away.since
+                    gap = Gap(seconds=seconds, reason=away.reason, session_present=session.session_present)
                 self.connects += 1
                 await self._observer.up(session, gap)
                 current = session
                 self._received(early, session)
                 reason = await self._watch(session)
+                slept = self._has_slept()
         except AgentError as exc:
             reason = str(exc)
-        return _Served(connected, reason, self._now())
+        return _Served(connected, reason, self._now(), slept)
 
     def _received(self, batch: Sequence[Received], session: Session) -> None:
         self._heard = self._now()
@@ -211,56 +243,59 @@ class Link:
         """Return why the session ended."""
         reason = ""
 
-        async def lost() -> None:
+        async def until(end: Callable[[], Awaitable[str]]) -> None:
             nonlocal reason
-            reason = await session.lost()
+            reason = await end()
             tasks.cancel_scope.cancel()
 
-        async def prove() -> None:
-            nonlocal reason
-            reason = await self._prove(session)
-            tasks.cancel_scope.cancel()
-
+        self._ticked = self._now()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lost, name="kepm.link.lost")
+            tasks.start_soon(until, session.lost, name="kepm.link.lost")
+            tasks.start_soon(self._tick, name="kepm.link.tick")
             if self._options.echo_topic is not None:
-                tasks.start_soon(prove, name="kepm.link.echo")
+                tasks.start_soon(until, partial(self._prove, session), name="kepm.link.echo")
         return reason
+
+    async def _tick(self) -> None:
+        """Look at the clock; what is late by two ticks has slept."""
+        while True:
+            await anyio.sleep(self._options.tick)
+            self._has_slept()
+            self._ticked = self._now()
+
+    def _has_slept(self) -> bool:
+        """Tell whether the machine has just slept: what the broker makes of that shows a little later."""
+        now, tick = self._now(), self._options.tick
+        if now - self._ticked > tick + LATE * tick:
+            log.info("link.resumed", extra={"seconds": round(now - self._ticked, 1)})
+            self._slept_at = self._ticked = now
+        return now - self._slept_at <= self._options.echo_timeout + LATE * tick
 
     async def _prove(self, session: Session) -> str:
         """Send an echo at once, later when nothing else comes; return when one is missed that should have come."""
-        missed = 0
         while True:
-            came, late = await self._echo(session)
+            sent = self._now()
+            came = await self._echo(session)
             if came and self._proven is not True:
                 self._proven = True
                 self._observer.proof(True)
             elif not came and self._proven is None:
                 self._proven = False
                 self._observer.proof(False)
-            # A loop that was blocked, or a machine that slept, has missed nothing: it gets a second try.
-            missed = 0 if came else missed + (not late)
-            if missed and self._proven:
+            # A loop that was blocked, or a machine that slept, has missed nothing: it gets another try at once.
+            late = self._now() - sent > self._options.echo_timeout + self._options.tick
+            if self._proven and not came and not late and self._heard <= sent:
                 return "the echo did not come back"
-            heard = self._now() if came else self._heard
-            while (rest := self._options.quiet - (self._now() - max(heard, self._heard))) > 0:  # noqa: ASYNC110
+            since = sent if late else self._now()
+            while (rest := self._options.quiet - (self._now() - max(since, self._heard))) > 0:  # noqa: ASYNC110
                 await anyio.sleep(rest)  # What is received meanwhile puts it off; waking for each would cost more.
 
-    async def _echo(self, session: Session) -> tuple[bool, bool]:
-        """Send one echo; tell whether it came back, and whether our own clock made the answer worthless."""
+    async def _echo(self, session: Session) -> bool:
+        """Send one echo and tell whether it came back in time."""
         self._nonce, self._echoed = uuid4().hex.encode(), anyio.Event()
-        sent = self._now()
         with suppress(LinkLost):
             # QoS 0: a broker with 20 messages unacknowledged delivers no further one at QoS 1.
             session.publish(Publication(self._options.echo_topic or "", self._nonce, qos=0))
         with anyio.move_on_after(self._options.echo_timeout):
             await self._echoed.wait()
-        late = self._now() - sent > self._options.echo_timeout + self._options.tick
-        return self._echoed.is_set(), late
-
-
-@dataclass(frozen=True, slots=True)
-class _Served:
-    connected: bool
-    reason: str
-    ended: float
+        return self._echoed.is_set()

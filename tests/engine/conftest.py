@@ -3,12 +3,18 @@
 import pytest
 import trio.testing
 
-BACKENDS = ["asyncio", "trio"]
 
-
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
     """On trio every sleep and deadline passes at once, in order; a test that uses threads asks for asyncio alone."""
     if request.param == "trio":
         return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
     return "asyncio", {"debug": True}
+
+
+@pytest.fixture
+def clock(anyio_backend: tuple[str, dict[str, object]]) -> trio.testing.MockClock:
+    """The clock of a test that runs on trio alone: its `jump` is a sleep of the machine."""
+    clock = anyio_backend[1]["clock"]
+    assert isinstance(clock, trio.testing.MockClock)
+    return clock
