@@ -10,17 +10,12 @@ _PERMISSIONS: Final = {"metadata.mqttTopics.publish": "publish", "metadata.mqttT
 _UNORDERED: Final = {"supportedPlatforms", "metadata.mqttRole"}
 
 
-def drift(expected: Manifest, actual: Manifest, *, settings: bool = True) -> list[str]:
+def drift(expected: Manifest, actual: Manifest) -> list[str]:
     """Return one line for each difference, none where a file is in step with the code.
 
     `lost` is a permission that only the file has, `gained` one that only the code has. The order of lists does not
     count. A setting counts where the code has a default for it; further keys of the file, at the root or deeper, are
     the operator's and do not count.
-
-    Args:
-        expected: What the code says now.
-        actual: What the file says.
-        settings: Whether values of settings count. On an endpoint they do not: the operator has set them.
     """
     lines = [line for path, name in _PERMISSIONS.items() for line in _permissions(name, path, expected, actual)]
     for one in FIELDS:
@@ -30,11 +25,10 @@ def drift(expected: Manifest, actual: Manifest, *, settings: bool = True) -> lis
         unordered = one.path in _UNORDERED and _NOTHING not in (ours, theirs)
         if set(ours) != set(theirs) if unordered else ours != theirs:
             lines.append(f"field {one.path}: expected {_text(ours)}, found {_text(theirs)}")
-    if settings:
-        for key, ours in expected.settings.items():
-            theirs = actual.settings.get(key, _NOTHING)
-            if ours != theirs or isinstance(ours, bool) is not isinstance(theirs, bool):
-                lines.append(f"setting {key}: expected {_text(ours)}, found {_text(theirs)}")
+    for key, ours in expected.settings.items():
+        theirs = actual.settings.get(key, _NOTHING)
+        if ours != theirs or isinstance(ours, bool) is not isinstance(theirs, bool):
+            lines.append(f"setting {key}: expected {_text(ours)}, found {_text(theirs)}")
     return lines
 
 

@@ -1,0 +1,247 @@
+"""The commands and their options. The only importer of typer."""
+
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from kepm_plugin._version import __version__
+from kepm_plugin.plugin import Plugin
+from kepm_plugin.target import load
+
+from . import _dev, _manifest, _run
+
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="TARGET",
+        help="package.module:Class or path/file.py:Class; ':Class' may be left out where the file defines one plugin.",
+        show_default=False,
+    ),
+]
+Platforms = Annotated[
+    list[str] | None,
+    typer.Option("--platform", metavar="PLATFORM", help="Windows, Linux or macOS; once for each. This one by default."),
+]
+Executable = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH", help="The program, relative to the agent root or absolute. Plugins/bin/<Id>/<Id>[.exe]."
+    ),
+]
+Arguments = Annotated[str | None, typer.Option(metavar="TEXT", help="Its command line; none by default.")]
+Output = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write <Id>.json there, not to standard output.")
+]
+Check = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Compare with this file: print the drift, and exit with 1 on any.")
+]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="Plugins' JSON files.", show_default=False)]
+Root = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Root of the local agent; the last one that you started.")
+]
+PluginId = Annotated[str, typer.Argument(metavar="PLUGIN", help="The plugin's id.", show_default=False)]
+ApiBase = Annotated[str | None, typer.Option("--keeper-api-base", metavar="URL", help=_run.API_BASE)]
+CaBundle = Annotated[Path | None, typer.Option(metavar="FILE", help=_run.CA_BUNDLE)]
+DataDir = Annotated[Path | None, typer.Option(metavar="DIR", help=_run.DATA_DIR)]
+LockDir = Annotated[Path | None, typer.Option(metavar="DIR", help=_run.LOCK_DIR)]
+PeerOption = Annotated[_run.Peer, typer.Option(help=_run.PEER)]
+
+
+def _typer(text: str) -> typer.Typer:
+    return typer.Typer(
+        help=text,
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+app = _typer("Write, check and run plugins for Keeper Endpoint Privilege Manager.")
+settings = _typer("The settings of a plugin under `dev`.")
+app.add_typer(settings, name="settings")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"kepm-plugin {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+@app.command("gen-manifest")
+def gen_manifest(
+    target: Target,
+    output: Output = None,
+    platform: Platforms = None,
+    executable: Executable = None,
+    arguments: Arguments = None,
+    check: Check = None,
+) -> None:
+    """Write a plugin's manifest, <Id>.json, from its code; or compare a file with the code."""
+    _gen_manifest(load(target), output, platform, executable, arguments, check)
+
+
+@app.command()
+def validate(files: Files) -> None:
+    """Check manifest files, each for itself and all against each other."""
+    raise typer.Exit(_manifest.validate(files))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of manifests."""
+    _manifest.print_schema()
+
+
+@app.command()
+def run(
+    target: Target,
+    keeper_api_base: ApiBase = None,
+    ca_bundle: CaBundle = None,
+    data_dir: DataDir = None,
+    lock_dir: LockDir = None,
+    peer: PeerOption = "warn",
+) -> None:
+    """Run a plugin against an agent."""
+    _run_plugin(
+        load(target),
+        keeper_api_base=keeper_api_base,
+        ca_bundle=ca_bundle,
+        data_dir=data_dir,
+        lock_dir=lock_dir,
+        peer=peer,
+    )
+
+
+@app.command()
+def dev(
+    targets: Annotated[
+        list[str] | None, typer.Argument(metavar="TARGET", help="Plugins to launch, besides those of the root.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(metavar="DIR", help="Agent root; a temporary one by default.")] = None,
+    broker: Annotated[_dev.Broker, typer.Option(help="auto: mosquitto where it is installed, else NATS.")] = "auto",
+    reload: Annotated[bool, typer.Option("--reload", help="Restart a target when its source changes.")] = False,
+    leave_orphans: Annotated[
+        bool, typer.Option("--leave-orphans", help="Should the agent be killed, its plugins live on.")
+    ] = False,
+    real_intervals: Annotated[
+        bool,
+        typer.Option("--real-intervals", help="Check plugins as seldom as the agent does: after 60 s, every 30 s."),
+    ] = False,
+    trust_children: Annotated[
+        bool, typer.Option("--trust-children", help="Trust what a plugin's process launches, too.")
+    ] = False,
+    https_port: Annotated[int | None, typer.Option(metavar="N", help="Port of the API; kept in the root.")] = None,
+    mqtt_port: Annotated[int | None, typer.Option(metavar="N", help="Port of the broker; kept in the root.")] = None,
+) -> None:
+    """Run a local agent that launches plugins as an agent would; end it with Ctrl-C."""
+    arguments = _dev.DevArguments(
+        root=root,
+        broker=broker,
+        reload=reload,
+        leave_orphans=leave_orphans,
+        real_intervals=real_intervals,
+        trust_children=trust_children,
+        https_port=https_port,
+        mqtt_port=mqtt_port,
+    )
+    _dev.dev(targets or [], arguments)
+
+
+@app.command()
+def send(
+    plugin: PluginId,
+    command: Annotated[str, typer.Argument(metavar="COMMAND", help="What follows <Id>/Commands/.", show_default=False)],
+    payload: Annotated[str | None, typer.Argument(metavar="JSON", help="A JSON object.", show_default=False)] = None,
+    root: Root = None,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0.0, help="For the answer.")] = 10.0,
+) -> None:
+    """Send a command to a plugin under `dev`, and print the response."""
+    _dev.send(plugin, command, payload, root, timeout)
+
+
+@settings.command("get")
+def settings_get(
+    plugin: PluginId,
+    key: Annotated[str | None, typer.Argument(metavar="KEY", help="One value alone.", show_default=False)] = None,
+    root: Root = None,
+) -> None:
+    """Print the merged settings of a plugin."""
+    _dev.get_settings(plugin, key, root)
+
+
+@settings.command("set")
+def settings_set(
+    plugin: PluginId,
+    key: Annotated[str, typer.Argument(metavar="KEY", show_default=False)],
+    value: Annotated[str, typer.Argument(metavar="VALUE", show_default=False)],
+    root: Root = None,
+) -> None:
+    """Store a value over the one of the file."""
+    _dev.set_setting(plugin, key, value, root)
+
+
+@settings.command("revert")
+def settings_revert(
+    plugin: Annotated[str | None, typer.Argument(metavar="PLUGIN", help="All where none is named.")] = None,
+    root: Root = None,
+) -> None:
+    """Go back to the values of the file."""
+    _dev.revert_settings(plugin, root)
+
+
+@settings.command("status")
+def settings_status(plugin: PluginId, root: Root = None) -> None:
+    """Print which settings differ from the file."""
+    _dev.settings_status(plugin, root)
+
+
+def plugin_app(kind: type[Plugin]) -> typer.Typer:
+    """Return the command line of one plugin, whose target is the plugin itself."""
+    own = _typer(f"{kind.name or kind.id} {kind.version}. Without a command, the plugin runs.")
+
+    @own.command("run", add_help_option=False)
+    def _() -> None:
+        """Run the plugin against an agent, which it does without a command, too."""
+        # Only listed here: `plugin_main` takes a run, with its options, before this is loaded.
+
+    @own.command("gen-manifest")
+    def _(
+        output: Output = None,
+        platform: Platforms = None,
+        executable: Executable = None,
+        arguments: Arguments = None,
+        check: Check = None,
+    ) -> None:
+        """Write the plugin's manifest, <Id>.json; or compare a file with the code."""
+        _gen_manifest(kind, output, platform, executable, arguments, check)
+
+    own.command("validate", help=validate.__doc__)(validate)
+    return own
+
+
+def _gen_manifest(
+    kind: type[Plugin],
+    output: Path | None,
+    platforms: list[str] | None,
+    executable: str | None,
+    arguments: str | None,
+    check: Path | None,
+) -> NoReturn:
+    code = _manifest.gen_manifest(
+        kind, output=output, platforms=platforms or (), executable=executable, arguments=arguments, check=check
+    )
+    raise typer.Exit(code)
+
+
+def _run_plugin(kind: type[Plugin], **options: Any) -> NoReturn:
+    raise typer.Exit(_run.run_plugin(kind, _run.RunArguments(**options)))

@@ -1,0 +1,107 @@
+"""`gen-manifest`, `validate` and `schema`."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from kepm_plugin.errors import ManifestError, UsageError
+from kepm_plugin.manifest import Manifest, drift, manifest_of, read_manifest, schema, to_json, validate_files
+from kepm_plugin.plugin import Plugin
+
+DRIFTED = 1
+"""Exit code of a check that found a difference."""
+
+
+def gen_manifest(
+    kind: type[Plugin],
+    *,
+    output: Path | None,
+    platforms: Sequence[str],
+    executable: str | None,
+    arguments: str | None,
+    check: Path | None,
+) -> int:
+    """Write a plugin's manifest to standard output or into a folder, or compare it with a file; return the exit code.
+
+    A check without platforms takes those of the file, so that it says the same on every machine.
+
+    Raises:
+        UsageError: The options do not fit each other or the plugin, or the folder cannot be written.
+        ManifestError: The file to compare with cannot be read.
+    """
+    if check is not None and output is not None:
+        raise UsageError("--check compares and -o writes; give one of them")
+    if executable == "":
+        raise UsageError("--executable is empty; name the program, or leave the option out")
+    declarations = kind.declarations()
+    if check is None:
+        made = manifest_of(declarations, platforms=platforms, executable=executable, arguments=arguments)
+        if output is None:
+            _print(to_json(made))
+        else:
+            print(write(made, output))
+        return 0
+    found = read_manifest(check)
+    wanted = platforms or [one for one in found.platforms if one in set(kind.platforms)]
+    lines = drift(manifest_of(declarations, platforms=wanted, executable=executable, arguments=arguments), found)
+    for line in lines:
+        print(line)
+    if lines:
+        print(
+            f"kepm-plugin: {check} has drifted from {kind.__name__} (lost: only the file has it; gained: only the "
+            f"code has it); write it anew with gen-manifest -o {check.parent}",
+            file=sys.stderr,
+        )
+    return DRIFTED if lines else 0
+
+
+def validate(files: Sequence[Path]) -> int:
+    """Check manifest files and print the findings; return the exit code, 0 where there are warnings only."""
+    found = validate_files(files)
+    for one in found.all:
+        print(one)
+    counts = (_count(len(files), "file"), _count(len(found.errors), "error"), _count(len(found.warnings), "warning"))
+    print(", ".join(counts))
+    return ManifestError.exit_code if found.errors else 0
+
+
+def print_schema() -> None:
+    """Print the JSON Schema of a plugin's JSON."""
+    _print(json.dumps(schema(), indent=2).encode() + b"\n")
+
+
+def write(manifest: Manifest, folder: Path) -> Path:
+    """Write a manifest as `<PluginId>.json`, at once or not at all; return its path.
+
+    Raises:
+        UsageError: The folder cannot be made or written to.
+    """
+    path = folder / f"{manifest.id}.json"
+    if folder.suffix.casefold() == ".json" and not folder.is_dir():
+        raise UsageError(f"-o {folder}: name the folder, the file in it is called {path.name}")
+    text = to_json(manifest)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(text)
+        draft.replace(path)
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be written: {exc.strerror}; name a folder that you may write to") from exc
+    finally:
+        with suppress(OSError):
+            draft.unlink()
+    return path
+
+
+def _print(text: bytes) -> None:
+    # Bytes, because text would be re-encoded and get other line ends on Windows.
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text)
+    sys.stdout.buffer.flush()
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

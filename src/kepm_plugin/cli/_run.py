@@ -1,0 +1,53 @@
+"""`run`: from options to the runtime. A plugin's own process reads its options with the standard library alone."""
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from kepm_plugin.plugin import Plugin
+
+Peer = Literal["warn", "require"]
+
+API_BASE: Final = "The agent's HTTPS API, as in https://127.0.0.1:6889; found out where it is not given."
+CA_BUNDLE: Final = "Certificates (PEM) that verify the agent; without them the owner of its sockets is checked."
+DATA_DIR: Final = "Where the plugin's folder lies; the platform's state folder for services unless given."
+LOCK_DIR: Final = "Where the lock lies that lets one copy of the plugin handle messages; for local agents."
+PEER: Final = "What to do where the owner of the agent's sockets cannot be told."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunArguments:
+    """What the command line says about a run."""
+
+    keeper_api_base: str | None = None
+    ca_bundle: Path | None = None
+    data_dir: Path | None = None
+    lock_dir: Path | None = None
+    peer: Peer = "warn"
+
+
+def parsed(program: str, arguments: Sequence[str]) -> RunArguments:
+    """Read the options of `run`; the process exits with 2 where they are wrong."""
+    parser = ArgumentParser(prog=f"{program} run", description="Run the plugin against an agent.", allow_abbrev=False)
+    parser.add_argument("--keeper-api-base", metavar="URL", help=API_BASE)
+    parser.add_argument("--ca-bundle", metavar="FILE", type=Path, help=CA_BUNDLE)
+    parser.add_argument("--data-dir", metavar="DIR", type=Path, help=DATA_DIR)
+    parser.add_argument("--lock-dir", metavar="DIR", type=Path, help=LOCK_DIR)
+    parser.add_argument("--peer", choices=("warn", "require"), default="warn", help=PEER)
+    return RunArguments(**vars(parser.parse_args(arguments)))
+
+
+def run_plugin(kind: type[Plugin], arguments: RunArguments) -> int:
+    """Run a plugin until it is asked to stop; return the exit code."""
+    from kepm_plugin.runtime import RunOptions, run
+
+    options = RunOptions(
+        api_base=arguments.keeper_api_base,
+        ca_bundle=arguments.ca_bundle,
+        data_dir=arguments.data_dir,
+        lock_dir=arguments.lock_dir,
+        peer=arguments.peer,
+    )
+    return run(kind, options)
