@@ -1,0 +1,151 @@
+"""`dev`, `send` and `settings`: a local agent as a process, and what is asked of it."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(project: Path, environment: dict[str, str]) -> Iterator[Start]:
+    """Start `dev` with arguments; return it when it is ready. It ends with the test."""
+    running: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: str | Path) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kepm_plugin", "dev", *map(str, arguments)],
+            cwd=project,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        running.append(process)
+        until(process, "ready: ")
+        return process
+
+    yield run
+    for process in running:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+
+
+def until(process: subprocess.Popen[str], text: str) -> str:
+    """Return the first line of a process that holds a text; the test's own time limit bounds the wait."""
+    assert process.stdout is not None
+    seen: list[str] = []
+    for line in process.stdout:
+        seen.append(line)
+        if text in line:
+            return line
+    raise AssertionError(f"{text!r} did not come: {''.join(seen)}")
+
+
+def told(made: subprocess.CompletedProcess[str]) -> Any:
+    assert made.returncode == 0, made.stderr
+    return json.loads(made.stdout)
+
+
+def test_a_target_is_launched_and_answers(start: Start, kepm_plugin: Command, project: Path, tmp_path: Path) -> None:
+    root = tmp_path / "agent root"
+    start("scanner/worker.py", "single.py", "--root", root)
+    answer = told(kepm_plugin("send", "Scanner", "scan", '{"deep": true}', "--root", root))
+    assert (answer["ok"], answer["result"]) == (True, {"root": "/etc", "asked": {"deep": True}})
+    # Without --root the last agent is meant.
+    assert told(kepm_plugin("send", "Single", "ping"))["result"] == "pong"
+
+    assert kepm_plugin("settings", "set", "Scanner", "scan.root", "/opt").stdout == ""
+    assert kepm_plugin("settings", "get", "Scanner", "scan.root").stdout == "/opt\n"
+    assert told(kepm_plugin("settings", "get", "Scanner"))["scan.root"] == "/opt"
+    assert told(kepm_plugin("settings", "status", "Scanner", "--root", root))["changedSettings"] == ["scan.root"]
+    kepm_plugin("settings", "revert", "Scanner")
+    assert kepm_plugin("settings", "get", "Scanner", "scan.root").stdout == "/etc\n"
+    made = kepm_plugin("settings", "get", "Scanner", "nothing")
+    assert (made.returncode, made.stderr) == (
+        69,
+        "kepm-plugin: Scanner has no setting 'nothing'; it has scan.root\n",
+    )
+
+    made = kepm_plugin("send", "Nobody", "scan")
+    assert made.returncode == 69
+    assert made.stderr.startswith("kepm-plugin: no plugin 'Nobody'")
+    made = kepm_plugin("dev", "single.py", "--root", root)
+    assert (made.returncode, made.stderr.count("\n")) == (67, 1)
+    assert "is in use by a local agent" in made.stderr
+
+
+def test_changed_source_is_what_runs_next(start: Start, kepm_plugin: Command, project: Path) -> None:
+    process = start("scanner/worker.py", "--reload")
+    handlers = project / "scanner" / "handlers.py"
+    good = handlers.read_text("utf-8")
+    assert told(kepm_plugin("send", "Scanner", "scan"))["ok"]
+
+    handlers.write_text("def f(:", "utf-8")
+    assert f"Scanner was not restarted: {handlers}:1: invalid syntax" in until(process, "not restarted")
+    worker = handlers.with_name("worker.py")
+    worker.write_text(worker.read_text("utf-8").replace('"Scanner"', '"Renamed"'), "utf-8")
+    handlers.write_text(good, "utf-8")
+    assert "the id is now 'Renamed' instead of 'Scanner'; start dev anew" in until(process, "the id is now")
+    worker.write_text(worker.read_text("utf-8").replace('"Renamed"', '"Scanner"'), "utf-8")
+    handlers.write_text(good.replace('"scan"', '"look"'), "utf-8")
+    until(process, "launched Scanner")
+    assert told(kepm_plugin("send", "Scanner", "look"))["result"]["root"] == "/etc"
+
+
+def test_a_manifest_of_somebody_else_is_left_alone(kepm_plugin: Command, tmp_path: Path) -> None:
+    kepm_plugin("gen-manifest", "single.py", "-o", tmp_path / "Plugins")
+    before = (tmp_path / "Plugins" / "Single.json").read_bytes()
+    made = kepm_plugin("dev", "scanner/worker.py", "single.py", "--root", tmp_path)
+    assert (made.returncode, made.stderr.count("\n")) == (2, 1)
+    assert "Single.json is not from `dev` and is left alone; leave the target out" in made.stderr
+    assert [path.name for path in (tmp_path / "Plugins").iterdir()] == ["Single.json"]
+    assert (tmp_path / "Plugins" / "Single.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "name a target, or an agent root with --root"),
+        (("single.py", "single:Single"), "two targets have the id 'Single'; leave one of them out"),
+        (("nothing.py",), "there is no file nothing.py"),
+        (("single.py", "--reload", "--root", "agent"), "--reload watches "),
+        (("single.py", "--root", "single.py"), "single.py/Plugins/Single.json cannot be written"),
+    ],
+)
+def test_an_agent_that_cannot_be_is_refused(kepm_plugin: Command, arguments: tuple[str, ...], said: str) -> None:
+    made = kepm_plugin("dev", *arguments)
+    assert (made.returncode, made.stderr.count("\n")) == (2, 1)
+    assert said in made.stderr
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [("{", "the payload is no JSON: "), ("[1]", "the payload is not a JSON object; write it as in")],
+)
+def test_a_payload_that_is_no_object_is_refused(kepm_plugin: Command, payload: str, said: str) -> None:
+    made = kepm_plugin("send", "Scanner", "scan", payload)
+    assert (made.returncode, made.stderr.count("\n")) == (2, 1)
+    assert said in made.stderr
+
+
+def test_without_an_agent_there_is_one_line(kepm_plugin: Command) -> None:
+    made = kepm_plugin("settings", "status", "Scanner")
+    assert (made.returncode, made.stderr.count("\n")) == (67, 1)
+    assert "no local agent is running; start one with `kepm-plugin dev`" in made.stderr
+
+
+@pytest.mark.parametrize("arguments", [["dev", "single.py"], ["send", "Single", "ping"]])
+def test_without_the_dev_extra_there_is_one_line(python: Command, arguments: list[str]) -> None:
+    code = f"import sys; sys.modules['starlette'] = None\nfrom kepm_plugin.cli import main; main({arguments!r})"
+    made = python("-c", code)
+    assert (made.returncode, made.stderr.count("\n")) == (2, 1)
+    assert "which is not installed; install kepm-plugin[dev]" in made.stderr
