@@ -1,4 +1,4 @@
-"""Brokers to test a session against: real processes over TLS, each behind the same few verbs."""
+"""Brokers to test a session against: real processes over TLS and the one in memory, each behind the same few verbs."""
 
 import contextlib
 import itertools
@@ -18,6 +18,8 @@ import pytest
 from kepm_plugin.broker import BrokerAddress, Link, ProtocolChoice, SessionOptions, Version, open_session
 from kepm_plugin.link import Session
 from kepm_plugin.message import Publication, Received
+from kepm_plugin.testing import MemoryBroker
+from kepm_plugin.testing._memory import MemorySession
 
 Deliver = Callable[[Sequence[Received]], None]
 
@@ -193,26 +195,54 @@ def engine(name: str, folder: Path, certificate: Any) -> Generator[Process]:
             yield broker
 
 
-ENGINES = ["mosquitto-5", "mosquitto-3.1.1", "nats"]
+class Memory:
+    """The broker that authors test with."""
+
+    def __init__(self) -> None:
+        self._broker = MemoryBroker()
+
+    def topic(self, name: str) -> str:
+        return f"T/{name}"
+
+    def open(
+        self, client: str, deliver: Deliver = ignore, *, clean: bool = True, will: Publication | None = None
+    ) -> AbstractAsyncContextManager[Session]:
+        return self._broker.connect(client, deliver, clean=clean, will=will)
+
+    def cut(self, session: Session) -> None:
+        assert isinstance(session, MemorySession)
+        session.cut("cut by the test")
+
+    def kill(self) -> None:
+        self._broker.kill()
+
+
+ENGINES = ["mosquitto-5", "mosquitto-3.1.1", "nats", "memory"]
 
 
 @pytest.fixture(scope="session", params=ENGINES)
 def shared_broker(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, certificate: Any
-) -> Iterator[Process]:
+) -> Iterator[Process | None]:
+    if request.param == "memory":
+        yield None
+        return
     with engine(str(request.param), tmp_path_factory.mktemp("engine"), certificate) as started:
         yield started
 
 
 @pytest.fixture
-def broker(shared_broker: Process) -> Broker:
-    """A broker that the test shares with others, under names of its own."""
-    return shared_broker.again()
+def broker(shared_broker: Process | None) -> Broker:
+    """A broker that the test shares with others, under names of its own; that in memory is new each time."""
+    return Memory() if shared_broker is None else shared_broker.again()
 
 
 @pytest.fixture(params=ENGINES)
 def mortal_broker(request: pytest.FixtureRequest, tmp_path: Path, certificate: Any) -> Iterator[Broker]:
     """A broker that the test may kill."""
+    if request.param == "memory":
+        yield Memory()
+        return
     with engine(str(request.param), tmp_path, certificate) as started:
         yield started
 

@@ -145,8 +145,7 @@ class Hosted(Generic[P]):
             NoAnswer: It does not.
         """
         linked = self._serving.next_link()
-        self.broker.kill()
-        self.broker.up = True
+        self.broker.cut(self.plugin.id)
         with anyio.move_on_after(TIMEOUT):
             await linked.wait()
             return

@@ -1,4 +1,4 @@
-"""An MQTT broker in memory: sessions, retained messages, wills, QoS 0 and 1, takeovers.
+"""An MQTT broker in memory: sessions, retained messages, wills, takeovers, a window of unacknowledged messages.
 
 It delivers once per subscription that a message falls under, as MQTT 5 allows (section 3.3.4), so that what relies on
 more is found. One contract suite runs over this broker and over real ones.
@@ -14,7 +14,8 @@ from time import time
 import anyio
 import anyio.lowlevel
 
-from kepm_plugin.errors import BrokerRefused, LinkLost
+from kepm_plugin.errors import AgentUnreachable, LinkLost
+from kepm_plugin.eventloop import bare_task_group
 from kepm_plugin.link import Deliver
 from kepm_plugin.message import Publication, Received
 from kepm_plugin.topics import check_filter, matches
@@ -27,11 +28,26 @@ IN_FLIGHT = 20
 class _Kept:
     """What the broker remembers of a client."""
 
+    clean: bool
     filters: dict[str, int] = field(default_factory=dict[str, int])
     waiting: deque[Received] = field(default_factory=deque[Received])
     in_flight: dict[int, Received] = field(default_factory=dict[int, Received])
     mids: "count[int]" = field(default_factory=lambda: count(1))
-    clean: bool = True
+
+    def next_batch(self) -> list[Received]:
+        """Take what may be delivered now; only QoS 0 passes a full window."""
+        batch: list[Received] = []
+        behind: deque[Received] = deque()
+        while self.waiting:
+            received = self.waiting.popleft()
+            if received.mid and len(self.in_flight) >= IN_FLIGHT:
+                behind.append(received)
+                continue
+            if received.mid:
+                self.in_flight[received.mid] = received
+            batch.append(received)
+        self.waiting = behind
+        return batch
 
 
 class MemoryBroker:
@@ -53,44 +69,38 @@ class MemoryBroker:
     async def connect(
         self, client_id: str, deliver: Deliver, *, clean: bool = True, will: Publication | None = None
     ) -> AsyncGenerator["MemorySession"]:
-        """Yield a session; the way of connecting that a link needs, once the first arguments are bound.
+        """Yield a session, and disconnect at the end.
 
         Raises:
-            LinkLost: The broker is down.
+            AgentUnreachable: The broker is down.
         """
         await anyio.lowlevel.checkpoint()
         if not self.up:
-            raise LinkLost("the broker in memory is down")
-        if (older := self._sessions.pop(client_id, None)) is not None:
-            older.cut("the session was taken over by another connection with the same client id")
+            raise AgentUnreachable("the broker in memory is down")
+        self.cut(client_id, "another connection with the same client id took the session over")
         kept = None if clean else self._kept.get(client_id)
-        session = MemorySession(self, client_id, kept or _Kept(), session_present=kept is not None)
-        session.kept.clean = clean
-        session.kept.waiting.extendleft(reversed(session.kept.in_flight.values()))
-        session.kept.in_flight.clear()
-        self._kept[client_id] = session.kept
-        self._sessions[client_id] = session
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(session.feed, deliver, name="kepm.memory.feed")
+        session = MemorySession(self, client_id, kept or _Kept(clean), will, session_present=kept is not None)
+        self._kept[client_id], self._sessions[client_id] = session.kept, session
+        async with bare_task_group() as tasks:
+            tasks.start_soon(session.feed, deliver, name="kepm.memory.feed")
+            try:
                 yield session
+            finally:
+                session.leave()
                 tasks.cancel_scope.cancel()
-        finally:
-            if not session.ended.is_set():  # Left on purpose, as by DISCONNECT.
-                will = None
-            if self._sessions.get(client_id) is session:
-                del self._sessions[client_id]
-                session.cut("disconnected")
-            if clean and self._kept.get(client_id) is session.kept:
-                del self._kept[client_id]
-            if will is not None:
-                self.route(will)
+
+    def cut(self, client_id: str, reason: str = "the connection was cut") -> None:
+        """End a client's connection as a broken network does: its will is published, its kept session stays."""
+        if (session := self._sessions.get(client_id)) is not None:
+            session.cut(reason)
 
     def kill(self) -> None:
-        """Drop every connection, and refuse new ones until `up` is set again."""
+        """End every connection without a will, forget everything, and refuse connections until `up` is set again."""
         self.up = False
         for session in list(self._sessions.values()):
-            session.cut("the broker in memory was killed")
+            session.leave("the broker in memory was killed")
+        self._kept.clear()
+        self._retained.clear()
 
     def route(self, publication: Publication) -> None:
         """Deliver a publication to whoever has subscribed."""
@@ -106,15 +116,23 @@ class MemoryBroker:
                 if matches(topic_filter, publication.topic):
                     self._queue(client_id, kept, publication, min(qos, publication.qos), retained=False)
 
-    def retained_for(self, client_id: str, kept: _Kept, topic_filter: str, qos: int) -> None:
-        """Deliver what was retained to a new subscription."""
+    def greet(self, client_id: str, kept: _Kept, topic_filter: str, qos: int) -> None:
+        """Deliver what is retained to a new subscription."""
         for publication in self._retained.values():
             if matches(topic_filter, publication.topic):
                 self._queue(client_id, kept, publication, min(qos, publication.qos), retained=True)
 
+    def ended(self, client_id: str, kept: _Kept) -> None:
+        """Forget a connection, and its session where it was clean."""
+        del self._sessions[client_id]
+        if kept.clean:
+            self._kept.pop(client_id, None)
+        kept.waiting.extendleft(reversed(kept.in_flight.values()))
+        kept.in_flight.clear()
+
     def _queue(self, client_id: str, kept: _Kept, publication: Publication, qos: int, *, retained: bool) -> None:
         session = self._sessions.get(client_id)
-        if session is None and (kept.clean or qos == 0):
+        if session is None and qos == 0:
             return
         mid = next(kept.mids) % 65_535 + 1 if qos else 0
         kept.waiting.append(
@@ -138,11 +156,14 @@ class MemorySession:
     version = "memory"
     in_flight_maximum = IN_FLIGHT
 
-    def __init__(self, broker: MemoryBroker, client_id: str, kept: _Kept, *, session_present: bool) -> None:
-        self._broker, self._client_id, self.kept = broker, client_id, kept
+    def __init__(
+        self, broker: MemoryBroker, client_id: str, kept: _Kept, will: Publication | None, *, session_present: bool
+    ) -> None:
+        self._broker, self._client_id, self.kept, self._will = broker, client_id, kept, will
         self.session_present = session_present
         self.wake = anyio.Event()
-        self.ended = anyio.Event()
+        self._finished: list[Callable[[], None]] = []
+        self._ended = anyio.Event()
         self._reason = ""
 
     async def subscribe(self, filters: Sequence[str], qos: int) -> None:
@@ -150,10 +171,8 @@ class MemorySession:
         await self._turn()
         for topic_filter in filters:
             check_filter(topic_filter)
-            if qos not in (0, 1, 2):
-                raise BrokerRefused(f"SUBACK refuses {topic_filter!r}: no QoS {qos}", code=0x80)
-            self.kept.filters[topic_filter] = min(qos, 1)
-            self._broker.retained_for(self._client_id, self.kept, topic_filter, qos)
+            self.kept.filters[topic_filter] = qos
+            self._broker.greet(self._client_id, self.kept, topic_filter, qos)
 
     async def unsubscribe(self, filters: Sequence[str]) -> None:
         """End subscriptions."""
@@ -163,41 +182,50 @@ class MemorySession:
 
     def acknowledge(self, mids: Sequence[int]) -> None:
         """Take acknowledgements."""
-        for mid in mids:
-            self.kept.in_flight.pop(mid, None)
-        self.wake.set()
+        if not self._ended.is_set():
+            for mid in mids:
+                self.kept.in_flight.pop(mid, None)
+            self.wake.set()
 
     def publish(self, publication: Publication, acknowledged: Callable[[], None] | None = None) -> None:
-        """Deliver at once."""
-        if self.ended.is_set():
+        """Deliver at once; acknowledge a moment later."""
+        if self._ended.is_set():
             raise LinkLost(self._reason)
         self._broker.route(publication)
         if acknowledged is not None:
-            acknowledged()
+            self._finished.append(acknowledged)
+            self.wake.set()
 
     async def lost(self) -> str:
         """Return when the connection is gone."""
-        await self.ended.wait()
+        await self._ended.wait()
         return self._reason
 
     def cut(self, reason: str) -> None:
         """End the connection without a goodbye."""
-        if not self.ended.is_set():
+        will, self._will = self._will, None
+        self.leave(reason)
+        if will is not None:
+            self._broker.route(will)
+
+    def leave(self, reason: str = "disconnected") -> None:
+        """End the connection with a goodbye, if it is there."""
+        if not self._ended.is_set():
             self._reason = reason
-            self.ended.set()
+            self._ended.set()
             self.wake.set()
+            self._broker.ended(self._client_id, self.kept)
 
     async def feed(self, deliver: Deliver) -> None:
-        """Hand over what waits, in batches, never more than may be unacknowledged."""
-        while not self.ended.is_set():
-            batch: list[Received] = []
-            while self.kept.waiting and (not self.kept.waiting[0].mid or len(self.kept.in_flight) < IN_FLIGHT):
-                received = self.kept.waiting.popleft()
-                if received.mid:
-                    self.kept.in_flight[received.mid] = received
-                batch.append(received)
+        """Hand over what waits, in batches, and acknowledgements."""
+        while not self._ended.is_set():
+            finished, self._finished = self._finished, []
+            for acknowledged in finished:
+                acknowledged()
+            batch = self.kept.next_batch()
             if batch:
                 deliver(batch)
+            if batch or finished:
                 await anyio.lowlevel.checkpoint()
             else:
                 self.wake = anyio.Event()
@@ -205,5 +233,5 @@ class MemorySession:
 
     async def _turn(self) -> None:
         await anyio.lowlevel.checkpoint()
-        if self.ended.is_set():
+        if self._ended.is_set():
             raise LinkLost(self._reason)
