@@ -146,10 +146,9 @@ async def test_the_listener_answers_nobody_without_the_token(root: Path) -> None
 
         for nonsense in (b"", b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b"\xff\n"):
             assert await asyncio.to_thread(ask, nonsense) == b""
-        request = {"token": client.token, "action": "explode", "arguments": {}}
-        assert b"unknown action" in await asyncio.to_thread(ask, json.dumps(request).encode() + b"\n")
-        request = {"token": client.token, "action": "start", "arguments": {}}
-        assert b"wrong arguments" in await asyncio.to_thread(ask, json.dumps(request).encode() + b"\n")
+        for action, answered in (("explode", b"unknown action"), ("start", b"wrong arguments")):
+            request: dict[str, Any] = {"token": client.token, "action": action, "arguments": {}}
+            assert answered in await asyncio.to_thread(ask, json.dumps(request).encode() + b"\n")
 
 
 async def test_an_agent_that_is_not_there_is_reported(root: Path) -> None:

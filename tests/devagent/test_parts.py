@@ -15,6 +15,7 @@ import pytest
 
 from kepm_plugin.devagent import Crossing, DevOptions, dev_agent
 from kepm_plugin.devagent.accepting import accepting
+from kepm_plugin.devagent.bodies import Connect
 from kepm_plugin.devagent.certificate import self_signed, server_context
 from kepm_plugin.devagent.child import environment
 from kepm_plugin.devagent.engine import pauses, running_engine
@@ -25,7 +26,7 @@ from kepm_plugin.devagent.logger import KeeperLogger
 from kepm_plugin.devagent.sender import engine_client
 from kepm_plugin.devagent.terminal import Terminal
 from kepm_plugin.devagent.traffic import Ledger
-from kepm_plugin.errors import AgentError, KepmError, LinkLost, UsageError
+from kepm_plugin.errors import AgentError, KepmError, UsageError
 from tests.devagent.conftest import Lines, install, manifest, python, staged
 
 
@@ -139,7 +140,10 @@ async def test_a_ledger_keeps_the_last_entries_and_finds_what_was_and_what_comes
 
 
 def test_an_engine_that_is_not_installed_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    def nowhere(_name: str, path: str | None = None) -> None:
+        del path
+
+    monkeypatch.setattr("shutil.which", nowhere)
     with pytest.raises(UsageError, match="apt install mosquitto"):
         choose("mosquitto")
     with pytest.raises(UsageError, match="pip install"):
@@ -173,14 +177,15 @@ def test_no_file_of_an_engine_is_readable_for_others(tmp_path: Path, start: obje
     assert not prepared.credential or prepared.credential[1] not in " ".join(prepared.command)
 
 
-async def test_an_engine_refuses_everybody_without_its_credential(tmp_path: Path) -> None:
-    lines = Lines()
+async def test_an_engine_refuses_everybody_without_its_credential() -> None:
     with guarded(leave_plugins=False) as guard:
-        async with running_engine(choose("nats"), guard, Terminal(echo=lines)) as engine:
-            engine._start = None if engine._start is None else Start((), None, engine._start.port, None)
-            with pytest.raises(LinkLost):
-                async with engine_client(engine):
-                    raise AssertionError
+        async with running_engine(choose("nats"), guard, Terminal(echo=Lines())) as engine:
+            reader, writer = await engine.connect()
+            writer.write(Connect(level=4, client_id="P", username="gate", password=b"guessed").encode())
+            with anyio.fail_after(5):
+                answer = await reader.read(4)
+            assert answer[3:] not in (b"", b"\0")
+            writer.close()
 
 
 async def test_an_engine_that_does_not_start_is_reported_with_its_last_words(tmp_path: Path) -> None:
@@ -196,19 +201,22 @@ async def test_an_engine_that_does_not_start_is_reported_with_its_last_words(tmp
         assert caught.group_contains(AgentError, match="nats did not start: my last words")
 
 
-async def test_an_engine_that_does_not_come_back_is_tried_again_and_again(root: Path) -> None:
-    lines = Lines()
-    async with staged(root, "mosquitto") as stage:
-        engine = stage.agent._engine
-        recipe = engine._recipe
-        engine._recipe = Recipe("mosquitto", lambda _: Start((sys.executable, "-c", ""), None, 1))
-        await stage.agent.kill_engine()
-        await stage.lines.wait_for("mosquitto ended", count=3)
-        engine._recipe = recipe
-        with anyio.fail_after(10):
-            await stage.agent.wait_engine()
-        assert (await stage.connect())[2] == 0
-    assert lines.seen == []
+async def test_an_engine_that_does_not_come_back_is_tried_again_and_again() -> None:
+    lines, real, broken = Lines(), choose("mosquitto"), False
+
+    def prepare(folder: Path) -> Start:
+        return Start((sys.executable, "-c", ""), None, 1) if broken else real.prepare(folder)
+
+    with guarded(leave_plugins=False) as guard:
+        async with running_engine(Recipe("mosquitto", prepare), guard, Terminal(echo=lines)) as engine:
+            broken = True
+            await engine.kill()
+            await lines.wait_for("mosquitto ended", count=3)
+            assert engine.pid is None
+            broken = False
+            with anyio.fail_after(10):
+                await engine.wait_up()
+            assert engine.pid is not None
 
 
 def test_pauses_grow_and_stay_below_two_seconds() -> None:

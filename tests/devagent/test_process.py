@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -60,7 +60,7 @@ class Process:
 
 
 @contextmanager
-def agent(root: Path, *arguments: str, ready: bool = True) -> Iterator[Process]:
+def agent(root: Path, *arguments: str, ready: bool = True) -> Generator[Process]:
     """Run an agent; it is killed at the end, where it still lives."""
     command = [sys.executable, "-m", "kepm_plugin.devagent", "--root", str(root), "--broker", "mosquitto", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

@@ -197,7 +197,10 @@ async def test_children_of_a_plugin_are_trusted_only_where_that_is_asked_for(roo
 
 
 def test_settings_of_a_file_are_what_is_no_manifest_field() -> None:
-    content = manifest("P", Level="high", nested={"a": {"b": 1}}) | {"Version": "1.0.0", "arguments": ""}
+    content: dict[str, Any] = manifest("P", Level="high", nested={"a": {"b": 1}}) | {
+        "Version": "1.0.0",
+        "arguments": "",
+    }
     content["metadata"]["owner"] = "me"
     assert file_settings(content) == {"Level": "high", "nested.a.b": "1", "owner": "me"}
 

@@ -1,8 +1,10 @@
 """Restarts a plugin when its source changes."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
 import watchfiles
 
 from kepm_plugin.devagent.terminal import Terminal
@@ -12,20 +14,25 @@ SETTLE_MS = 200
 """Milliseconds without a further change until a burst of them (an editor, a checkout) counts as over."""
 
 
-async def watched(
-    plugin_id: str,
-    paths: Sequence[Path],
-    regenerate: Callable[[str], Awaitable[None]] | None,
-    restart: Callable[[str], Awaitable[None]],
-    terminal: Terminal,
-) -> None:
-    """Watch for ever; a failure to restart is said, and the next change tries again."""
-    async for changes in watchfiles.awatch(*paths, step=SETTLE_MS, watch_filter=watchfiles.DefaultFilter()):
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What is watched, and what then happens: `regenerate` the manifest, `restart` the plugin."""
+
+    plugin_id: str
+    paths: Sequence[Path]
+    regenerate: Callable[[str], Awaitable[None]] | None
+    restart: Callable[[str], Awaitable[None]]
+
+
+async def watched(watch: Watch, over: anyio.Event, terminal: Terminal) -> None:
+    """Watch until `over` is set; a failure to restart is said, and the next change tries again."""
+    # The event, not a cancellation, ends the thread of the watch at once.
+    async for changes in watchfiles.awatch(*watch.paths, step=SETTLE_MS, stop_event=over):
         names = ", ".join(sorted({Path(path).name for _, path in changes})[:3])
-        terminal.agent(f"{names} changed: {plugin_id} is restarted")
+        terminal.agent(f"{names} changed: {watch.plugin_id} is restarted")
         try:
-            if regenerate is not None:
-                await regenerate(plugin_id)
-            await restart(plugin_id)
+            if watch.regenerate is not None:
+                await watch.regenerate(watch.plugin_id)
+            await watch.restart(watch.plugin_id)
         except KepmError as exc:
-            terminal.error(f"{plugin_id} was not restarted: {exc}")
+            terminal.error(f"{watch.plugin_id} was not restarted: {exc}")

@@ -32,7 +32,7 @@ from kepm_plugin.devagent.manifests import read_folder
 from kepm_plugin.devagent.options import DevOptions
 from kepm_plugin.devagent.orchestrator import Orchestrator
 from kepm_plugin.devagent.registry import Registry
-from kepm_plugin.devagent.reload import watched
+from kepm_plugin.devagent.reload import Watch, watched
 from kepm_plugin.devagent.rights import Rights
 from kepm_plugin.devagent.settings_api import application, serving
 from kepm_plugin.devagent.storage import Storage
@@ -202,13 +202,14 @@ def _actions(agent: DevAgent) -> dict[str, Action]:
 async def _watching(options: DevOptions, agent: DevAgent, terminal: Terminal) -> AsyncGenerator[None]:
     """Restart plugins whose source changes, for the time of the block."""
     async with anyio.create_task_group() as tasks:
+        over = anyio.Event()
         for plugin_id, paths in options.watch.items():
-            tasks.start_soon(
-                watched, plugin_id, paths, options.before_reload, agent.restart, terminal, name=f"reload.{plugin_id}"
-            )
+            watch = Watch(plugin_id, paths, options.before_reload, agent.restart)
+            tasks.start_soon(watched, watch, over, terminal, name=f"reload.{plugin_id}")
         try:
             yield
         finally:
+            over.set()
             tasks.cancel_scope.cancel()
 
 
@@ -272,4 +273,4 @@ def _sole_failure() -> Generator[None]:
             failure = failure.exceptions[0]  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
         if failure is group:
             raise
-        raise failure from failure.__cause__
+        raise failure from failure.__cause__  # pyright: ignore[reportUnknownMemberType]
