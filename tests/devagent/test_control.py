@@ -144,7 +144,7 @@ async def test_the_listener_answers_nobody_without_the_token(root: Path) -> None
                 sock.shutdown(socket.SHUT_WR)
                 return sock.makefile("rb").read()
 
-        for nonsense in (b"", b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b"\xff\n"):
+        for nonsense in (b"", b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b"\xff\n", b"[" * 100_000 + b"\n"):
             assert await asyncio.to_thread(ask, nonsense) == b""
         for action, answered in (("explode", b"unknown action"), ("start", b"wrong arguments")):
             request: dict[str, Any] = {"token": client.token, "action": action, "arguments": {}}

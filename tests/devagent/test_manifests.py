@@ -136,7 +136,7 @@ def test_the_file_must_be_named_after_the_id(root: Path) -> None:
     assert str(read_file(path)) == "Other.json: id: is 'P', so the file must be called P.json"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"id": "P", "ID": "P"}', b"\xff\xfe"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"id": "P", "ID": "P"}', b"\xff\xfe", "[" * 100_000])
 def test_what_is_no_plugin_file_is_skipped_and_the_others_are_read(root: Path, text: str | bytes) -> None:
     install(root, manifest("Good"))
     (root / "Plugins" / "Bad.json").write_bytes(text if isinstance(text, bytes) else text.encode())

@@ -170,6 +170,7 @@ def test_a_malformed_publication_is_refused(packet: Packet, reason: str) -> None
     [
         (b"\0\4HTTP\4\2\0\0", "another protocol"),
         (b"\0\4MQTT\4\3\0\0\0\1P", "reserved flag"),
+        (b"\0\4MQTT\5\2\0\0\1\x7f\0\1P", "unknown property"),
         (b"\0\4MQTT\5\2\0\0\xff\xff\xff\xff\xff", "more than four bytes"),
     ],
 )

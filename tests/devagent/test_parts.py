@@ -3,7 +3,9 @@
 import asyncio
 import io
 import json
+import signal
 import ssl
+import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable
@@ -14,6 +16,7 @@ import psutil
 import pytest
 
 from kepm_plugin.devagent import Crossing, DevOptions, dev_agent
+from kepm_plugin.devagent import guard as guard_process
 from kepm_plugin.devagent.accepting import accepting
 from kepm_plugin.devagent.bodies import Connect
 from kepm_plugin.devagent.certificate import self_signed, server_context
@@ -25,7 +28,7 @@ from kepm_plugin.devagent.layout import configured_port, keep_ports, listener
 from kepm_plugin.devagent.logger import KeeperLogger
 from kepm_plugin.devagent.sender import engine_client
 from kepm_plugin.devagent.terminal import Terminal
-from kepm_plugin.devagent.traffic import Ledger
+from kepm_plugin.devagent.traffic import Ledger, Traffic
 from kepm_plugin.errors import AgentError, KepmError, UsageError
 from tests.devagent.conftest import Lines, install, manifest, python, staged
 
@@ -134,6 +137,18 @@ async def test_a_ledger_keeps_the_last_entries_and_finds_what_was_and_what_comes
     assert await waiting == 7
     with pytest.raises(TimeoutError):
         await ledger.wait_for(lambda number: number == 99, timeout=0.01)
+
+
+def test_the_record_of_traffic_is_bounded_in_number_and_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, light = Traffic(3), Traffic()
+    for number in range(10):
+        few.add(crossing(b"", str(number)))
+    assert [entry.topic for entry in few] == ["7", "8", "9"]
+    monkeypatch.setattr("kepm_plugin.devagent.traffic.KEPT_BYTES", 10)
+    for payload in (b"12345", b"1234", b"123", b"123456789"):
+        light.add(crossing(payload))
+    assert [entry.payload for entry in light] == [b"123456789"]
+    assert (few.total, light.total) == (10, 4)
 
 
 # --- engines ---------------------------------------------------------------------------------------------------------
@@ -327,6 +342,34 @@ async def test_connections_beyond_the_limit_are_closed(monkeypatch: pytest.Monke
                 for reader, writer in opened:
                     await reader.read()
                     writer.close()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--leave-plugins"]])
+def test_the_guard_ends_what_is_listed_when_its_input_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
+    started: dict[str, psutil.Popen] = {}
+    for name in ("engine", "plugin", "taken back"):
+        started[name] = psutil.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE)
+        started[name].stdout.readline()
+    folders = [tmp_path / "engine folder", tmp_path / "taken back"]
+    for folder in folders:
+        folder.mkdir()
+    told = [f"+{kind} {started[kind].pid}" for kind in ("engine", "plugin")]
+    told += [f"+plugin {started['taken back'].pid}", f"-{started['taken back'].pid}", "+plugin 4194309"]
+    told += [*(f"rmtree {folder}" for folder in folders), f"-rmtree {folders[1]}"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(told)))
+    monkeypatch.setattr(signal, "signal", dict[int, object]().setdefault)
+    monkeypatch.setattr(guard_process, "GRACE", 0.1)
+    guard_process.main(arguments)
+    left = {name for name, process in started.items() if guard_process.lives(process)}
+    assert left == {"taken back", *(["plugin"] if arguments else [])}
+    assert [folder.exists() for folder in folders] == [False, True]
+    for process in started.values():
+        process.kill()
+        process.wait(5)
+        process.stdout.close()
 
 
 def test_the_guard_survives_nonsense_about_processes() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import anyio
 
-from kepm_plugin.contract import SYSTEM_PLUGIN, command_topic
+from kepm_plugin.contract import SYSTEM_PLUGIN
 from kepm_plugin.devagent.engine import Engine
 from kepm_plugin.devagent.gate import Gate
 from kepm_plugin.devagent.layout import Layout
@@ -13,7 +13,7 @@ from kepm_plugin.devagent.logger import KeeperLogger
 from kepm_plugin.devagent.manifests import Manifest, Problem, read_file
 from kepm_plugin.devagent.orchestrator import Orchestrator, PluginState
 from kepm_plugin.devagent.rights import Rights, covers, well_formed
-from kepm_plugin.devagent.sender import send_command
+from kepm_plugin.devagent.sender import command_topic, send_command
 from kepm_plugin.devagent.storage import Storage
 from kepm_plugin.devagent.traffic import Traffic
 from kepm_plugin.errors import AgentError, ManifestError, NoAnswer, UsageError

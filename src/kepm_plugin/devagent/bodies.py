@@ -69,6 +69,7 @@ class Connect:
         if flags & 0x01:
             raise ValueError("CONNECT with the reserved flag set")
         properties = cursor.properties(level)
+        dict(read_properties(properties))  # malformed ones are found here, and not where one is looked up
         client_id = cursor.text()
         will = None
         if flags & 0x04:

@@ -37,7 +37,7 @@ class _Control:
             answer = await self._answer(line)
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             return  # the caller is gone, or was none of ours
         finally:
             writer.close()

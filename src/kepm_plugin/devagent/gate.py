@@ -173,6 +173,12 @@ class Gate:
 
 
 def ends_of(writer: asyncio.StreamWriter) -> tuple[Address, Address]:
-    """Return the addresses of both ends of a connection, theirs first."""
+    """Return the addresses of both ends of a connection, theirs first.
+
+    Raises:
+        ConnectionError: It was closed before anybody could look.
+    """
     peer, here = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
+    if not peer or not here:
+        raise ConnectionError("closed already")
     return (str(peer[0]), int(peer[1])), (str(here[0]), int(here[1]))

@@ -111,7 +111,7 @@ def read_file(path: Path, others: Iterable[Manifest] = ()) -> Manifest | Problem
         return Problem(path, exc.field, exc.remedy)
     except OSError as exc:
         return Problem(path, "file", f"cannot be read: {exc.strerror}")
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         return Problem(path, "file", f"is no JSON: {exc}")
     return manifest
 

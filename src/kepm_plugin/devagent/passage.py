@@ -177,7 +177,7 @@ class Passage:
                 to_client += back
             if to_client:
                 client.writer.write(to_client)
-            if to_engine:
+            if to_engine and not engine.writer.is_closing():
                 engine.writer.write(to_engine)
                 await engine.writer.drain()
             data = await client.reader.read(READ)
@@ -190,6 +190,8 @@ class Passage:
         packets = list(engine.early)
         while True:
             to_client = b"".join(self._border.from_engine(packet) for packet in packets)
+            if client.writer.is_closing():
+                return
             if to_client:
                 client.writer.write(to_client)
             if client.writer.transport.get_write_buffer_size() > UNSENT:

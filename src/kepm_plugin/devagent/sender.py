@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from kepm_plugin.contract import command_topic, response_topic
+from kepm_plugin.contract import COMMANDS_LEVEL, RESPONSES_LEVEL
 from kepm_plugin.devagent.bodies import Connect, Publish, Subscribe, disconnect, read_connack
 from kepm_plugin.devagent.engine import Engine
 from kepm_plugin.devagent.packets import CONNACK, PUBACK, PUBLISH, SUBACK, V311, Packet, Splitter, acknowledgement
@@ -16,6 +16,11 @@ from kepm_plugin.errors import LinkLost
 
 CORRELATION: Final = "correlationId"
 """The identity in a command and its response; a convention, no payload is documented."""
+
+
+def command_topic(plugin_id: str, command: str) -> str:
+    """Return where a command is published: `MyWorker/Commands/scan` (Plugin Cmd-Resp)."""
+    return f"{plugin_id}/{COMMANDS_LEVEL}/{command}"
 
 
 class EngineClient:
@@ -97,7 +102,7 @@ async def send_command(engine: Engine, plugin_id: str, command: str, payload: Ma
     wanted = payload.get(CORRELATION) or str(uuid.uuid4())
     body = json.dumps({**payload, CORRELATION: wanted}).encode()
     async with engine_client(engine) as client:
-        await client.subscribe(response_topic(plugin_id, command))
+        await client.subscribe(f"{plugin_id}/{RESPONSES_LEVEL}/{command}")
         client.publish(command_topic(plugin_id, command), body)
         while True:
             answer = _object((await client.received()).payload)
@@ -109,6 +114,6 @@ def _object(payload: bytes) -> dict[str, Any]:
     """Return a JSON object, empty where the payload is none."""
     try:
         content = json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}  # pyright: ignore[reportUnknownVariableType]

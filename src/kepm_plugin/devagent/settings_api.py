@@ -64,6 +64,8 @@ def application(
 
     async def caller_of(request: Request) -> Caller:
         client, server = request.scope["client"], request.scope["server"]
+        if client is None or server is None:
+            return Caller(None, "a connection that is closed already")
         return await registry.caller((client[0], client[1]), (server[0], server[1]))
 
     def plugin_tier(endpoint: _Endpoint) -> _Endpoint:

@@ -5,10 +5,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
-KEPT = 5_000
-PAYLOAD_KEPT = 64 * 1024
+KEPT: Final = 10_000
+KEPT_BYTES: Final = 32 * 1024 * 1024
+"""Entries, and bytes of payloads, that are remembered."""
+
+PAYLOAD_KEPT: Final = 64 * 1024
 
 Direction = Literal["from plugin", "to plugin"]
 T = TypeVar("T")
@@ -92,9 +95,13 @@ class Traffic(Ledger[Crossing]):
     def __init__(self, kept: int = KEPT) -> None:
         super().__init__(kept)
         self.denied: Counter[str] = Counter()
+        self._bytes = 0
 
     def add(self, entry: Crossing) -> None:
         """Append an entry and count it where it was denied, by plugin id."""
         if not entry.allowed:
             self.denied[entry.plugin_id] += 1
+        self._bytes += len(entry.payload)
+        while self._entries and (self._bytes > KEPT_BYTES or len(self._entries) == self._entries.maxlen):
+            self._bytes -= len(self._entries.popleft().payload)
         super().add(entry)
