@@ -4,16 +4,19 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import resolve_name
 from inspect import get_annotations
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from ..contract import LOGGER_TOPIC, RESPONSES_LEVEL, link_topic, status_topic
 from ..errors import PluginDefinitionError, TopicClash
-from ..settings import Settings
+from ..settings import Settings, fields_of
 from ..topics import Pattern, overlap, widest
+from ._annotations import annotated, namespace
 from ._handler import HandlerSpec
-from ._publish import Publisher, Request
+from ._patterns import check_owner, declared, texts
+from ._publish import Declared, Publisher, Request
 from ._schedule import Background, Every, scheduled
 
 if TYPE_CHECKING:
@@ -78,16 +81,18 @@ def declare(plugin: "type[Plugin]") -> Declarations:
     if plugin.is_abstract():
         raise PluginDefinitionError(f"{plugin.__name__} is abstract; run a class that inherits from it and has an id")
     import_modules(plugin)
+    for attribute in _attributes(plugin, Declared):
+        attribute.check(plugin)
     handlers = tuple(_resolve(plugin, spec) for spec in plugin.handler_specs())
     requests = tuple(
         RequestRoute(request.owner, request.topic.filter(plugin.id), request.response.filter(plugin.id))
         for request in _attributes(plugin, Request)
     )
-    _check_clashes([*((one.filter, one.spec.name) for one in handlers), *((one.filter, one.owner) for one in requests)])
+    _check_clashes(handlers, requests)
     subscribed = [one.filter for one in handlers] + [one.filter for one in requests]
-    _check_overlaps(subscribed, handlers, requests)
+    _check_overlaps(handlers, requests)
+    _check_own_topics(plugin, handlers, requests)
     echo = [link_topic(plugin.id)] if plugin.echo else []
-    _check_own_topics(plugin, subscribed, echo)
     return Declarations(
         plugin=plugin,
         handlers=handlers,
@@ -107,21 +112,24 @@ def import_modules(plugin: "type[Plugin]") -> None:
         PluginDefinitionError: A module does not exist.
     """
     for base in reversed(plugin.__mro__):
-        modules: Iterable[str] = vars(base).get("modules", ())
-        if isinstance(modules, str):
-            raise PluginDefinitionError(f"{base.__name__}.modules is a string; write modules = ({modules!r},)")
-        for name in modules:
+        where = f"{base.__name__}.modules"
+        for name in texts(where, vars(base).get("modules", ())):
             home = sys.modules.get(base.__module__)
             package = getattr(home, "__package__", None) or ""
             # In a folder without `__init__.py` there is no package; its files are siblings all the same.
             wanted = name if package or not name.startswith(".") else name.lstrip(".")
             try:
-                import_module(wanted, package or None)
+                complete = resolve_name(wanted, package)
+            except (ImportError, ValueError) as exc:
+                raise PluginDefinitionError(f"{where}: {name!r} names no module of {package}; correct it") from exc
+            try:
+                import_module(complete)
             except ModuleNotFoundError as exc:
-                if exc.name is None or not f"{package}.{wanted.lstrip('.')}".endswith(exc.name):
+                if not f"{complete}.".startswith(f"{exc.name}."):
                     raise
+                near = "" if name.startswith(".") else f", as in '.{name}' for one beside it,"
                 raise PluginDefinitionError(
-                    f"{base.__name__}.modules: no module {name!r} beside {base.__module__}; correct it or create it"
+                    f"{where}: there is no module {name!r}, seen from {base.__module__}; correct it{near} or create it"
                 ) from exc
 
 
@@ -134,27 +142,16 @@ def settings_type(plugin: "type[Plugin]") -> type[Settings]:
     for base in plugin.__mro__:
         if "settings" not in get_annotations(base) or base.__module__.startswith(__package__ or ""):
             continue
-        module = sys.modules.get(base.__module__)
-        try:
-            found = get_type_hints(base, globalns=getattr(module, "__dict__", None)).get("settings")
-        except NameError as exc:
-            raise PluginDefinitionError(
-                f"{base.__name__}: an annotation names {exc.name!r}, which its module lacks at run time; define it at "
-                "the top level, and import it outside 'if TYPE_CHECKING'"
-            ) from exc
+        where = f"{base.__name__}.settings"
+        found = annotated(where, base, "settings", namespace(base))
         if not (isinstance(found, type) and issubclass(found, Settings)):
-            raise PluginDefinitionError(
-                f"{base.__name__}.settings is annotated as {found!r}; make that a subclass of Settings"
-            )
+            raise PluginDefinitionError(f"{where} is annotated as {found!r}; make that a subclass of Settings")
         return found
     return Settings
 
 
 def _resolve(plugin: "type[Plugin]", spec: HandlerSpec) -> HandlerRoute:
-    try:
-        spec.pattern.check_owner(plugin.id)
-    except PluginDefinitionError as exc:
-        raise PluginDefinitionError(f"{spec.name}: {exc}") from exc
+    check_owner(spec.name, spec.pattern, plugin)
     response = None if spec.command is None else Pattern.parse(f"{RESPONSES_LEVEL}/{spec.command}")
     return HandlerRoute(spec, spec.pattern.filter(plugin.id), response, spec.payload_type())
 
@@ -180,37 +177,36 @@ def _published(plugin: "type[Plugin]", handlers: Iterable[HandlerRoute], request
 
 
 def _allowed(plugin: "type[Plugin]", attribute: str) -> list[str]:
-    texts: object = getattr(plugin, attribute)
-    if isinstance(texts, str):
-        raise PluginDefinitionError(f"{plugin.__name__}.{attribute} is a string; write {attribute} = ({texts!r},)")
-    found: list[str] = []
-    for text in getattr(plugin, attribute):
-        try:
-            pattern = Pattern.parse(text)
-            pattern.check_owner(plugin.id)
-        except PluginDefinitionError as exc:
-            raise PluginDefinitionError(f"{plugin.__name__}.{attribute}: {exc}") from exc
-        found.append(pattern.filter(plugin.id))
-    return found
+    where = f"{plugin.__name__}.{attribute}"
+    return [declared(where, text, plugin).filter(plugin.id) for text in texts(where, getattr(plugin, attribute))]
 
 
-def _check_clashes(named: list[tuple[str, str]]) -> None:
+def _check_clashes(handlers: Iterable[HandlerRoute], requests: Iterable[RequestRoute]) -> None:
     seen: dict[str, tuple[str, str]] = {}
-    for topic_filter, name in named:
-        other, before = seen.setdefault(topic_filter.casefold(), (topic_filter, name))
-        if before is not name:
-            spelt = "" if other == topic_filter else f" (compared without case with {other!r})"
-            raise TopicClash(
-                f"{name} and {before} both take {topic_filter!r}{spelt}: one message has one handler; "
-                "remove one of them, or give it another topic"
-            )
+    for one in handlers:
+        key, mine = one.filter.casefold(), (one.filter, one.spec.name)
+        if key in seen:
+            raise _clash(mine, seen[key])
+        seen[key] = mine
+    # Requests may share a response topic: the correlation id tells their answers apart.
+    for request in requests:
+        if (key := request.filter.casefold()) in seen:
+            raise _clash((request.filter, request.owner), seen[key])
 
 
-def _check_overlaps(filters: list[str], handlers: Iterable[HandlerRoute], requests: Iterable[RequestRoute]) -> None:
+def _clash(mine: tuple[str, str], before: tuple[str, str]) -> TopicClash:
+    spelt = "" if mine[0] == before[0] else f" (compared without case with {before[0]!r})"
+    return TopicClash(
+        f"{mine[1]} and {before[1]} both take {mine[0]!r}{spelt}: one message has one handler; remove one of them, or "
+        "give it another topic"
+    )
+
+
+def _check_overlaps(handlers: Iterable[HandlerRoute], requests: Iterable[RequestRoute]) -> None:
     # An MQTT 5 broker may deliver a message once per subscription that it falls under (section 3.3.4), and on 3.1.1
     # nothing tells the copies apart. Where one filter covers the other only the wide one is subscribed.
     names = {one.filter: one.spec.name for one in handlers} | {one.filter: one.owner for one in requests}
-    for one, other in combinations(widest(filters), 2):
+    for one, other in combinations(widest(names), 2):
         if overlap(one, other):
             raise TopicClash(
                 f"{names[one]} ({one!r}) and {names[other]} ({other!r}) overlap without one covering the other, and "
@@ -219,25 +215,34 @@ def _check_overlaps(filters: list[str], handlers: Iterable[HandlerRoute], reques
             )
 
 
-def _check_own_topics(plugin: "type[Plugin]", subscribed: list[str], echo: list[str]) -> None:
-    for own in echo:
-        for topic_filter in subscribed:
-            if topic_filter.casefold() == own.casefold():
-                raise TopicClash(
-                    f"{plugin.__name__}: {own!r} is the framework's own echo; give the handler another topic, or "
-                    "turn it off with echo = False"
-                )
-            if overlap(own, topic_filter) and widest([own, topic_filter]) == sorted([own, topic_filter]):
-                raise TopicClash(f"{plugin.__name__}: {topic_filter!r} overlaps the framework's own {own!r}; narrow it")
+def _check_own_topics(
+    plugin: "type[Plugin]", handlers: Iterable[HandlerRoute], requests: Iterable[RequestRoute]
+) -> None:
+    """Refuse what would mix with the framework's own messages. A handler with parameters does not get the echo."""
+    taken = [(one.filter, one.spec.name) for one in handlers] + [(one.filter, one.owner) for one in requests]
+    sent = [(one.pattern.filter(plugin.id), one.owner) for one in _attributes(plugin, Publisher)]
+    link, status = link_topic(plugin.id).casefold(), status_topic(plugin.id).casefold()
+    for topic_filter, name in taken + sent:
+        if plugin.echo and topic_filter.casefold() == link:
+            raise TopicClash(
+                f"{name}: {topic_filter!r} is the framework's own, for the echo that proves the link; take another "
+                "topic, or turn the echo off with echo = False"
+            )
+    for topic_filter, name in sent:
+        if plugin.heartbeat is not None and topic_filter.casefold() == status:
+            raise TopicClash(
+                f"{name}: {topic_filter!r} is where the framework reports the plugin's state; take another topic, or "
+                "turn that off with heartbeat = None"
+            )
 
 
 def _schedule(plugin: "type[Plugin]") -> tuple[Every | Background, ...]:
-    found = tuple(scheduled(plugin))
-    known = {field for base in settings_type(plugin).__mro__ for field in get_annotations(base)}
+    found, settings = tuple(scheduled(plugin)), settings_type(plugin)
+    numbers = {field.name for field in fields_of(settings) if field.kind.base in (int, float)}
     for one in found:
-        if isinstance(one, Every) and one.setting is not None and one.setting not in known:
+        if isinstance(one, Every) and one.setting is not None and one.setting not in numbers:
             raise PluginDefinitionError(
-                f"{plugin.__name__}.{one.name}: every(setting={one.setting!r}) names no attribute of "
-                f"{settings_type(plugin).__name__}; declare it there"
+                f"{plugin.__name__}.{one.name}: every(setting={one.setting!r}) names no number in {settings.__name__}; "
+                f"declare it there, as in '{one.setting}: float = setting(default=60.0, gt=0)'"
             )
     return found

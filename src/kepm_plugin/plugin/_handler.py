@@ -1,14 +1,19 @@
 """`Handler`: one class per topic, and what its `handle` method's annotations say."""
 
 import inspect
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
+from difflib import SequenceMatcher
+from typing import Any, ClassVar, Generic, Literal, Never, NoReturn, TypeVar, get_args, get_origin
 
+from ..contract import ASSUMED
 from ..errors import BadPayload, PluginDefinitionError
-from ..message import Message, decoder
+from ..message import Message, command_decoder, decoder
 from ..topics import Pattern
+from ._annotations import UnresolvedAnnotation, annotated, namespace
+from ._checks import check_spelling
+from ._publish import Declared
+from ._schedule import is_seconds, scheduled
 
 P = TypeVar("P")
 
@@ -19,6 +24,8 @@ RESERVED = {
     "defer": "answering later comes with a later version",
     "progress": "progress reports come with a later version",
 }
+
+OPTIONS = ("concurrency", "timeout", "order_by", "retained")
 
 ORDERED_CONCURRENCY = 8
 """Calls at a time where `order_by` is set and `concurrency` is not."""
@@ -74,13 +81,15 @@ class HandlerSpec:
         return inspect.iscoroutinefunction(_handle(self.handler))
 
     def payload_type(self) -> Any:
-        """Return the `T` of `handle(self, message: Message[T])`.
+        """Return the `T` of `handle(self, message: Message[T])`; the annotation of its result is checked, too.
 
         Raises:
             BadPayload: The annotation is missing, or is no payload type.
             PluginDefinitionError: An annotation names what its module does not have.
         """
-        return _payload_type(self.handler)
+        payload = _payload_type(self)
+        _check_result(self)
+        return payload
 
 
 def check_handler(handler: Any, pattern: Pattern, command: str | None, owner: type) -> HandlerSpec:
@@ -96,6 +105,8 @@ def check_handler(handler: Any, pattern: Pattern, command: str | None, owner: ty
         )
     kind: type[Handler[Any]] = handler  # pyright: ignore[reportUnknownVariableType]
     _check_handle(kind)
+    _check_made(kind)
+    _check_attributes(kind)
     _check_options(kind, pattern)
     _check_owner(kind, owner)
     spec = HandlerSpec(kind, pattern, command)
@@ -103,10 +114,6 @@ def check_handler(handler: Any, pattern: Pattern, command: str | None, owner: ty
     with suppress(UnresolvedAnnotation):
         spec.payload_type()
     return spec
-
-
-class UnresolvedAnnotation(PluginDefinitionError):
-    """An annotation names something that does not exist, or does not exist yet."""
 
 
 def _handle(kind: type[Handler[Any]]) -> Any:
@@ -119,7 +126,7 @@ def _check_handle(kind: type[Handler[Any]]) -> None:
         methods = [
             name for name, value in vars(kind).items() if inspect.isfunction(value) and not name.startswith("__")
         ]
-        near = f"; did you mean {methods[0]!r} to be 'handle'?" if methods else ""
+        near = f"; did you mean {min(methods, key=_unlikeness)!r} to be 'handle'?" if methods else ""
         raise PluginDefinitionError(
             f"{kind.__qualname__}.handle is missing: write 'async def handle(self, message: Message[...])'{near}"
         )
@@ -139,6 +146,41 @@ def _check_handle(kind: type[Handler[Any]]) -> None:
         )
 
 
+def _unlikeness(name: str) -> float:
+    return -SequenceMatcher(None, name, "handle").ratio()
+
+
+def _check_made(kind: type[Handler[Any]]) -> None:
+    if inspect.isabstract(kind):
+        missing = ", ".join(sorted(vars(kind)["__abstractmethods__"]))
+        raise PluginDefinitionError(f"{kind.__qualname__} is abstract: it lacks {missing}; write what is missing")
+    try:
+        inspect.signature(kind).bind(None)
+    except TypeError as exc:
+        raise PluginDefinitionError(
+            f"{kind.__qualname__}.__init__ must take the plugin and nothing else ({exc}); write "
+            "'def __init__(self, plugin)' and call 'super().__init__(plugin)'"
+        ) from exc
+
+
+def _check_attributes(kind: type[Handler[Any]]) -> None:
+    """Refuse what would do nothing in a handler."""
+    where = kind.__qualname__
+    for base in kind.__mro__[: kind.__mro__.index(Handler)]:
+        for name, value in vars(base).items():
+            if isinstance(value, Declared):
+                raise PluginDefinitionError(
+                    f"{where}.{name} is a {type(value).__name__}, which belongs to the plugin; declare it there, and "
+                    f"use 'self.plugin.{name}'"
+                )
+            if not name.startswith("_") and not inspect.isfunction(value) and name not in OPTIONS:
+                check_spelling(where, name, OPTIONS)
+    for one in scheduled(kind):
+        raise PluginDefinitionError(
+            f"{where}.{one.name}: every() and background() are for methods of the plugin; move it there"
+        )
+
+
 def _check_options(kind: type[Handler[Any]], pattern: Pattern) -> None:
     where = kind.__qualname__
     for base in kind.__mro__[: kind.__mro__.index(Handler)]:
@@ -148,7 +190,7 @@ def _check_options(kind: type[Handler[Any]], pattern: Pattern) -> None:
     if not isinstance(concurrency, int) or isinstance(concurrency, bool) or not 1 <= concurrency <= 1000:
         raise PluginDefinitionError(f"{where}.concurrency is {concurrency!r}; give a number from 1 to 1000")
     timeout: object = kind.timeout
-    if timeout is not None and (not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout > 0):
+    if timeout is not None and not is_seconds(timeout):
         raise PluginDefinitionError(f"{where}.timeout is {timeout!r}; give seconds above 0, or None for no limit")
     if kind.order_by is not None and kind.order_by not in pattern.params:
         known = ", ".join(repr(name) for name in pattern.params) or "none"
@@ -164,7 +206,7 @@ def _check_owner(kind: type[Handler[Any]], owner: type) -> None:
     for base in kind.__mro__:
         for generic in vars(base).get("__orig_bases__", ()):
             wanted = get_args(generic)
-            if get_origin(generic) is Handler and wanted and inspect.isclass(wanted[0]):
+            if get_origin(generic) is Handler and inspect.isclass(wanted[0]):
                 if not issubclass(owner, wanted[0]):
                     raise PluginDefinitionError(
                         f"{kind.__qualname__} is a Handler[{wanted[0].__name__}] but is registered on "
@@ -173,29 +215,46 @@ def _check_owner(kind: type[Handler[Any]], owner: type) -> None:
                 return
 
 
-def _payload_type(kind: type[Handler[Any]]) -> Any:
-    handle = _handle(kind)
-    where = f"{kind.__qualname__}.handle"
+def _payload_type(spec: HandlerSpec) -> Any:
+    handle, where = _handle(spec.handler), f"{spec.name}.handle"
     name = list(inspect.signature(handle).parameters)[1]
-    module = sys.modules.get(kind.__module__)
-    try:
-        hints = get_type_hints(
-            handle, globalns=getattr(module, "__dict__", {}) | handle.__globals__, include_extras=True
-        )
-    except NameError as exc:
-        raise UnresolvedAnnotation(
-            f"{where}: an annotation names {exc.name!r}, which its module does not have at run time; define it at the "
-            "top level of the module, and import it outside 'if TYPE_CHECKING'"
-        ) from exc
-    annotation = hints.get(name)
-    if get_origin(annotation) is not Message or len(get_args(annotation)) != 1:
+    annotation = annotated(where, handle, name, namespace(spec.handler, handle))
+    if get_origin(annotation) is not Message:
+        fits = inspect.isclass(annotation) and annotation not in (Message, type(None))
+        example = annotation.__name__ if fits else "dict[str, object]"
         raise BadPayload(
-            f"{where}: the parameter {name!r} must be annotated as Message[...] with the payload's type, "
-            "as in Message[dict[str, object]]"
+            f"{where}: the parameter {name!r} must be annotated as Message[...] with the payload's type, as in "
+            f"'{name}: Message[{example}]'"
         )
-    payload = get_args(annotation)[0]
+    (payload,) = get_args(annotation)
     try:
-        decoder(payload)
+        if spec.command is None:
+            decoder(payload)
+        else:
+            command_decoder(payload, ASSUMED.correlation_field)
     except BadPayload as exc:
         raise BadPayload(f"{where}: {exc}") from exc
     return payload
+
+
+def _check_result(spec: HandlerSpec) -> None:
+    handle, where = _handle(spec.handler), f"{spec.name}.handle"
+    try:
+        result = annotated(where, handle, "return", namespace(spec.handler, handle))
+    except UnresolvedAnnotation:
+        if spec.command is not None:
+            raise
+        result = ...  # something, whatever it is
+    if spec.command is None:
+        if result not in (type(None), Any, object, NoReturn, Never):
+            raise PluginDefinitionError(
+                f"{where} returns something, but a topic has no answer: register the class with command(...), or "
+                "annotate it '-> None' and publish what it found"
+            )
+        return
+    if result in (NoReturn, Never):
+        return
+    try:
+        decoder(result)
+    except BadPayload as exc:
+        raise BadPayload(f"{where}: the result cannot be sent: {exc}") from exc

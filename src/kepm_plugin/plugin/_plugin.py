@@ -1,39 +1,23 @@
 """`Plugin`: the class that authors subclass. Its attributes are the manifest, its methods the plugin's life."""
 
-import re
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from copy import deepcopy
 from importlib import import_module
 from inspect import cleandoc
-from typing import Any, ClassVar, Literal, NoReturn, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, NoReturn, Self, get_origin
 
-from ..contract import BUILT_IN_PLUGINS, COMMANDS_LEVEL, EXECUTION_CONTEXTS, PLATFORMS, REVERT_ALL
-from ..errors import PluginDefinitionError, TopicClash, UndeclaredTopic
+from ..contract import PLATFORMS
+from ..errors import PluginDefinitionError, SettingsError, UndeclaredTopic
 from ..message import Publication, encode
-from ..settings import Change
-from ..topics import Pattern, check_filter, check_topic, covers
+from ..settings import Change, Settings, fields_of
+from ..topics import check_filter, check_topic, covers
+from ._checks import HOOKS, check_class, check_values
 from ._declarations import Declarations, declare
-from ._handler import HandlerSpec, check_handler
+from ._handler import HandlerSpec
 from ._publish import Declared, Host, Subscription, Wait
+from ._registration import Registration
 from ._values import Gap
-
-_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
-_VERSION = re.compile(r"\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?")
-_WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{number}" for kind in ("com", "lpt") for number in range(10))}
-_RESERVED_IDS = {name.casefold() for name in (*BUILT_IN_PLUGINS, REVERT_ALL)}
-
-
-_NOTHING = object()
-
-
-class _Handles(Protocol):
-    plugin: Any
-
-    @property
-    def handle(self) -> Callable[..., Any]: ...
-
-
-H = TypeVar("H", bound=_Handles)
 
 
 class Plugin:
@@ -92,29 +76,32 @@ class Plugin:
         super().__init_subclass__(**kwargs)
         cls._own_handlers = []
         cls._abstract = abstract
-        for name, value in list(vars(cls).items()):
-            if isinstance(value, Declared):
-                value.bind(cls, name)
+        check_class(cls, *_NAMES)
         if not abstract:
-            _check_attributes(cls)
+            check_values(cls)
+        # A mixin's attributes become this class's: only a plugin has an id for their topics.
+        for base in (one for one in cls.__mro__ if one is cls or not issubclass(one, Plugin)):
+            for name, value in vars(base).items():
+                if isinstance(value, Declared):
+                    value.bind(cls, name)
 
     @classmethod
-    def topic(cls, topic: str) -> Callable[[type[H]], type[H]]:
+    def topic(cls, topic: str) -> Registration[Self]:
         """Register a handler class for a topic, relative to the plugin's id; `""` is the primary topic.
 
         Raises:
             PluginDefinitionError: Topic or handler is wrong; the message has the remedy.
         """
-        return lambda handler: _register(cls, handler, topic, None)
+        return Registration(cls._registering(), topic, command=False)
 
     @classmethod
-    def command(cls, command: str) -> Callable[[type[H]], type[H]]:
+    def command(cls, command: str) -> Registration[Self]:
         """Register a handler class for `Commands/<command>`; its result is published on `Responses/<command>`.
 
         Raises:
             PluginDefinitionError: Command or handler is wrong; the message has the remedy.
         """
-        return lambda handler: _register(cls, handler, f"{COMMANDS_LEVEL}/{command}", command)
+        return Registration(cls._registering(), command, command=True)
 
     @classmethod
     def is_abstract(cls) -> bool:
@@ -216,13 +203,10 @@ class Plugin:
             SettingsError: A value breaks a rule; nothing was written.
             AgentError: The agent refused or could not be reached.
         """
-        draft = _Draft(self.settings)
+        before: Settings = self.settings
+        draft = _Draft(before)
         yield draft
-        changes: dict[str, Any] = {
-            name: value
-            for name, value in vars(draft).items()
-            if name != "_settings" and value != getattr(self.settings, name, _NOTHING)
-        }
+        changes = {name: value for name, value in vars(draft).items() if value != getattr(before, name)}
         if changes:
             await self.host.write_settings(changes)
 
@@ -242,104 +226,32 @@ class Plugin:
         """
         return await self.host.agent_settings()
 
+    @classmethod
+    def _registering(cls) -> "type[Self]":
+        if cls is Plugin:
+            raise PluginDefinitionError("Plugin itself has no handlers; register them on your own subclass of it")
+        return cls
+
     def _complete(self, topic: str) -> str:
         if topic.startswith("/"):
             return topic[1:]
         return f"{self.id}/{topic}" if topic else self.id
 
 
-def _register(owner: type[Plugin], handler: type[H], topic: str, command: str | None) -> type[H]:
-    where = getattr(handler, "__qualname__", repr(handler))
-    if owner is Plugin:
-        raise PluginDefinitionError(f"{where}: register handlers on your own subclass of Plugin, not on Plugin itself")
-    try:
-        pattern = Pattern.parse(topic)
-        if not owner.is_abstract():
-            pattern.check_owner(owner.id)
-    except PluginDefinitionError as exc:
-        raise PluginDefinitionError(f"{where}: {exc}") from exc
-    if command is not None and (command.startswith("/") or not command):
-        raise PluginDefinitionError(f"{where}: a command is a name below {COMMANDS_LEVEL!r}, as in command('scan')")
-    spec = check_handler(handler, pattern, command, owner)
-    same = [one for one in owner.handler_specs() if one.pattern.filter("").casefold() == pattern.filter("").casefold()]
-    if same:
-        raise TopicClash(
-            f"{where} and {same[0].name} both take {topic!r} of {owner.__name__}: one message has one handler; "
-            "remove one of them, or give it another topic"
-        )
-    owner.add_handler(spec)
-    return handler
-
-
-def _check_attributes(cls: type[Plugin]) -> None:
-    where = cls.__qualname__
-    _check_id(where, cls.id)
-    checks: list[tuple[str, bool, str]] = [
-        (
-            "version",
-            bool(_VERSION.fullmatch(str(cls.version))),
-            "a semantic version such as '1.0.0'",
-        ),
-        ("name", isinstance(cls.name, str), "a text"),
-        ("execution_context", cls.execution_context in EXECUTION_CONTEXTS, f"one of {', '.join(EXECUTION_CONTEXTS)}"),
-        ("startup_priority", _is_int(cls.startup_priority) and cls.startup_priority >= 0, "a whole number from 0"),
-        ("qos", _is_int(cls.qos) and 0 <= cls.qos <= 2, "0, 1 or 2"),
-        (
-            "heartbeat",
-            cls.heartbeat is None or _is_positive(cls.heartbeat),
-            "seconds above 0, or None for no heartbeat",
-        ),
-        ("link_budget", _is_positive(cls.link_budget), "seconds above 0"),
-        ("drain", _is_positive(cls.drain), "seconds above 0"),
-        ("settings_interval", _is_positive(cls.settings_interval), "seconds above 0"),
-        (
-            "platforms",
-            not isinstance(cls.platforms, str) and bool(set(cls.platforms)) and set(cls.platforms) <= set(PLATFORMS),
-            f"a tuple of {', '.join(repr(one) for one in PLATFORMS)}",
-        ),
-    ]
-    flags = ("auto_start", "requires_monitoring", "auto_restart", "journal", "clean_session", "echo")
-    checks += [(flag, isinstance(getattr(cls, flag), bool), "True or False") for flag in flags]
-    for attribute, good, wanted in checks:
-        if not good:
-            raise PluginDefinitionError(f"{where}.{attribute} is {getattr(cls, attribute)!r}; give {wanted}")
-
-
-def _check_id(where: str, plugin_id: object) -> None:
-    if not plugin_id:
-        name = where.rpartition(".")[2]
-        raise PluginDefinitionError(
-            f"{where}.id is missing: set id = {name!r}, or declare 'class {name}(Plugin, abstract=True)' if it only "
-            "shares code"
-        )
-    if not isinstance(plugin_id, str) or not _ID.fullmatch(plugin_id):
-        # The id is a file name, a part of a URL, a topic level and part of a client id, which the broker splits on `_`.
-        better = re.sub(r"[^A-Za-z0-9.-]+", "-", str(plugin_id)).strip("-.")[:64] or "MyPlugin"
-        raise PluginDefinitionError(
-            f"{where}.id is {plugin_id!r}; use 1 to 64 letters, digits, '-' and '.', without '_', '/', '+', '#' or "
-            f"spaces, as in {better!r}"
-        )
-    if plugin_id.casefold() in _RESERVED_IDS:
-        raise PluginDefinitionError(f"{where}.id is {plugin_id!r}, which the agent uses itself; choose another id")
-    if plugin_id.casefold().partition(".")[0] in _WINDOWS_DEVICES:
-        raise PluginDefinitionError(
-            f"{where}.id is {plugin_id!r}, which Windows reserves as a file name; choose another id"
-        )
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+_OWN = {name for name in (*vars(Plugin), *vars(Plugin)["__annotations__"]) if not name.startswith("_")} - set(HOOKS)
+_ATTRIBUTES = {name for name, kind in vars(Plugin)["__annotations__"].items() if get_origin(kind) is ClassVar} & _OWN
+_NAMES = _ATTRIBUTES, _OWN - _ATTRIBUTES
+"""What an author may set, and what is the framework's alone."""
 
 
 class _Draft:
-    """Attributes of a settings object, open for assignment."""
+    """Attributes of a settings object, open for assignment: copies, so that the snapshot stays as it is."""
 
-    def __init__(self, settings: Any) -> None:
-        object.__setattr__(self, "_settings", settings)
+    def __init__(self, settings: Settings) -> None:
+        for field in fields_of(type(settings)):
+            vars(self)[field.name] = deepcopy(getattr(settings, field.name))
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(object.__getattribute__(self, "_settings"), name)
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in vars(self):
+            raise SettingsError(f"there is no setting {name!r}; there are {', '.join(vars(self))}", key=name)
+        vars(self)[name] = value

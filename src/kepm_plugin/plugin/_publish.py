@@ -1,12 +1,17 @@
 """`Publisher` and `Request`: what a plugin sends, declared as attributes, bound to the running plugin on access."""
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar, cast, get_args, overload
 
+from ..contract import ASSUMED
 from ..errors import BadPayload, PluginDefinitionError
-from ..message import Message, Publication, decoder, encode
+from ..message import Message, Publication, command_decoder, decoder, encode, encoder
 from ..topics import Pattern
+from ._annotations import UnresolvedAnnotation, namespace, resolved
+from ._patterns import check_owner, declared
+from ._schedule import is_seconds
 
 if TYPE_CHECKING:
     from ._declarations import Declarations
@@ -64,6 +69,12 @@ class Declared:
     """An attribute that declares topics; its class and name are filled in when the plugin class is made."""
 
     _owner: str = ""
+    _names: dict[str, Any]
+
+    @property
+    def owner(self) -> str:
+        """Class and attribute, for messages to people."""
+        return self._owner
 
     def bind(self, owner: type, name: str) -> None:
         """Take the name for messages to people, and check what can be checked at once.
@@ -72,25 +83,40 @@ class Declared:
             PluginDefinitionError: With class, attribute and remedy.
         """
         self._owner = f"{owner.__qualname__}.{name}"
+        self._names = namespace(owner)
 
-    def _pattern(self, text: str) -> Pattern:
-        try:
-            pattern = Pattern.parse(text)
-        except PluginDefinitionError as exc:
-            raise PluginDefinitionError(f"{self._owner}: {exc}") from exc
-        clash = ARGUMENTS.intersection(pattern.params)
-        if clash:
-            raise PluginDefinitionError(f"{self._owner}: a level cannot be called {min(clash)!r}; choose another name")
+    def check(self, owner: type) -> None:
+        """Check, against the plugin class that runs, what had to wait: its id, and names from further down.
+
+        Raises:
+            PluginDefinitionError: With class, attribute and remedy.
+        """
+        for pattern in self._patterns():
+            check_owner(self._owner, pattern, owner)
+        self._take_types(self._types())
+
+    def _patterns(self) -> tuple[Pattern, ...]:
+        raise NotImplementedError
+
+    def _take_types(self, types: tuple[Any, ...]) -> None:
+        raise NotImplementedError
+
+    def _pattern(self, text: str, owner: type) -> Pattern:
+        pattern = declared(self._owner, text, owner)
+        for name in pattern.params:
+            if name in ARGUMENTS or iskeyword(name):
+                raise PluginDefinitionError(f"{self._owner}: a level cannot be called {name!r}; choose another name")
         return pattern
 
-    def _check_types(self) -> tuple[Any, ...]:
-        types = get_args(getattr(self, "__orig_class__", None))
-        for one in types:
-            try:
-                decoder(one)
-            except BadPayload as exc:
-                raise BadPayload(f"{self._owner}: {exc}") from exc
-        return types
+    def _types(self) -> tuple[Any, ...]:
+        given = get_args(getattr(self, "__orig_class__", None))
+        return tuple(resolved(self._owner, one, self._names) for one in given)
+
+    def _checked(self, check: Callable[[Any], Any], payload: Any) -> Any:
+        try:
+            return check(payload)
+        except BadPayload as exc:
+            raise BadPayload(f"{self._owner}: {exc}") from exc
 
 
 class Publisher(Declared, Generic[T]):
@@ -104,13 +130,23 @@ class Publisher(Declared, Generic[T]):
         self._text = topic
         self.qos = qos
         self.pattern = Pattern("", False, ())
+        self.encode: Callable[[Any], bytes] = encode
 
     def bind(self, owner: type, name: str) -> None:
         super().bind(owner, name)
         if self.qos not in (0, 1, 2):
             raise PluginDefinitionError(f"{self._owner}: qos is {self.qos!r}; give 0, 1 or 2")
-        self.pattern = self._pattern(self._text)
-        self._check_types()
+        self.pattern = self._pattern(self._text, owner)
+        with suppress(UnresolvedAnnotation):
+            self._take_types(self._types())
+
+    def _patterns(self) -> tuple[Pattern, ...]:
+        return (self.pattern,)
+
+    def _take_types(self, types: tuple[Any, ...]) -> None:
+        for payload in types:
+            self._checked(decoder, payload)
+            self.encode = encoder(payload)
 
     @overload
     def __get__(self, plugin: None, owner: type) -> "Publisher[T]": ...
@@ -130,7 +166,7 @@ class BoundPublisher(Generic[T]):
 
     def _publication(self, payload: T, retain: bool, levels: dict[str, str]) -> Publication:
         topic = self._publisher.pattern.topic(self._plugin.id, levels)
-        return Publication(topic, encode(payload), self._publisher.qos, retain)
+        return Publication(topic, self._publisher.encode(payload), self._publisher.qos, retain)
 
     async def publish(
         self, payload: T, /, *, wait: Wait = "queued", retain: bool = False, timeout: float | None = None, **levels: str
@@ -174,21 +210,31 @@ class Request(Declared, Generic[Q, A]):
 
     def bind(self, owner: type, name: str) -> None:
         super().bind(owner, name)
-        if not self.timeout > 0:
+        if not is_seconds(self.timeout):
             raise PluginDefinitionError(f"{self._owner}: timeout is {self.timeout!r}; give seconds above 0")
-        self.topic, self.response = self._pattern(self._texts[0]), self._pattern(self._texts[1])
+        self.topic, self.response = (self._pattern(text, owner) for text in self._texts)
         if set(self.response.params) - set(self.topic.params):
             raise PluginDefinitionError(
                 f"{self._owner}: the response topic {self.response.text!r} has a parameter that {self.topic.text!r} "
                 "has not; use the same names in both"
             )
-        types = self._check_types()
-        self.answer_type = types[1] if len(types) == 2 else Any
+        with suppress(UnresolvedAnnotation):
+            self._take_types(self._types())
 
-    @property
-    def owner(self) -> str:
-        """Class and attribute, for messages to people."""
-        return self._owner
+    def _patterns(self) -> tuple[Pattern, ...]:
+        return (self.topic, self.response)
+
+    def _take_types(self, types: tuple[Any, ...]) -> None:
+        if not types:
+            return
+        question, self.answer_type = types
+        if question in (bytes, str):
+            raise BadPayload(
+                f"{self._owner}: a question cannot be {question.__name__}, since its correlation id travels in it; use "
+                "a type that is a JSON object"
+            )
+        self._checked(lambda one: command_decoder(one, ASSUMED.correlation_field), question)
+        self._checked(decoder, self.answer_type)
 
     @overload
     def __get__(self, plugin: None, owner: type) -> "Request[Q, A]": ...

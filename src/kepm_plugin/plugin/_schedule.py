@@ -1,16 +1,17 @@
 """`every` and `background`: methods of a plugin that run without a message."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from inspect import iscoroutinefunction, signature
-from typing import Any, Final, TypeVar
+from math import isfinite
+from typing import Any, Final, Never, TypeVar
 
 from ..errors import PluginDefinitionError
 
 MARK: Final = "__kepm_schedule__"
 
-S = TypeVar("S")
-Method = Callable[[S], Awaitable[None]]
+M = TypeVar("M", bound=Callable[[Any], Coroutine[Any, Any, None]])
+"""A method without further arguments; the decorators return the very one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,8 @@ class Background:
 
 
 def every(
-    *, seconds: float = 0, minutes: float = 0, hours: float = 0, setting: str | None = None
-) -> Callable[[Method[S]], Method[S]]:
+    *misplaced: Never, seconds: float = 0, minutes: float = 0, hours: float = 0, setting: str | None = None
+) -> Callable[[M], M]:
     """Run a method again and again while the plugin serves.
 
     Calls never overlap, periods have a jitter of 5 %, and of many missed ticks one is made up for. `setting` names
@@ -41,20 +42,21 @@ def every(
     Raises:
         PluginDefinitionError: No period or two of them, or a method that is not `async def f(self)`.
     """
+    remedy = "give one period above 0, as in every(minutes=5) or every(setting='poll_seconds')"
+    if misplaced:
+        raise PluginDefinitionError(f"every() takes its period by name; {remedy}")
     period = seconds + minutes * 60 + hours * 3600
-    if (setting is None) == (period == 0) or period < 0:
-        raise PluginDefinitionError(
-            "every(): give one period above 0, as in every(minutes=5) or every(setting='poll_seconds')"
-        )
+    if is_seconds(period) is (setting is not None):
+        raise PluginDefinitionError(f"every(): the period is {period!r} seconds; {remedy}")
 
-    def mark(method: Method[S]) -> Method[S]:
+    def mark(method: M) -> M:
         _mark(method, Every(_name(method, "every"), period if setting is None else None, setting))
         return method
 
     return mark
 
 
-def background(*, restart: bool = False) -> Callable[[Method[S]], Method[S]]:
+def background(*misplaced: Never, restart: bool = False) -> Callable[[M], M]:
     """Run a method for as long as the plugin serves; it is cancelled at the drain.
 
     With `restart` it is started again when it ends or fails, after 1 to 60 seconds; without, a failure is logged and
@@ -63,12 +65,19 @@ def background(*, restart: bool = False) -> Callable[[Method[S]], Method[S]]:
     Raises:
         PluginDefinitionError: A method that is not `async def f(self)`.
     """
+    if misplaced:
+        raise PluginDefinitionError("background() needs its parentheses; write '@background()' above the method")
 
-    def mark(method: Method[S]) -> Method[S]:
+    def mark(method: M) -> M:
         _mark(method, Background(_name(method, "background"), restart))
         return method
 
     return mark
+
+
+def is_seconds(value: object) -> bool:
+    """Tell whether this is a time to wait or to take: a finite number above 0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value > 0
 
 
 def scheduled(owner: type) -> list[Every | Background]:
@@ -84,11 +93,14 @@ def scheduled(owner: type) -> list[Every | Background]:
 
 
 def _mark(method: Any, mark: Every | Background) -> None:
+    if MARK in method.__dict__:
+        raise PluginDefinitionError(f"{method.__qualname__}: every() and background() exclude each other; remove one")
     method.__dict__[MARK] = mark
 
 
 def _name(method: Any, decorator: str) -> str:
-    name = getattr(method, "__qualname__", repr(method))
+    name = getattr(method, "__name__", "tick")
     if not iscoroutinefunction(method) or len(signature(method).parameters) != 1:
-        raise PluginDefinitionError(f"{name}: {decorator}() is for a method 'async def {method.__name__}(self)'")
-    return str(method.__name__)
+        where = getattr(method, "__qualname__", repr(method))
+        raise PluginDefinitionError(f"{where}: {decorator}() is for a method 'async def {name}(self)'; write it so")
+    return name
