@@ -235,7 +235,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_the_others_are_served(
     async with staged(root, "mosquitto", publish=PUBLISH_ANY, subscribe=SUBSCRIBE_ANY) as stage:
         deaf = await stage.peer("deaf_P")
         await deaf.subscribe("P/Events/+", qos=0)
-        deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
         sender = await stage.peer("sender_P")
         with anyio.fail_after(20):
             while not any("it reads too slowly" in line for line in stage.lines.seen):

@@ -27,7 +27,7 @@ PARENT = (
 def options(root: Path, lines: Lines, **more: object) -> DevOptions:
     """Return options of an agent on a root, with short times."""
     chosen: dict[str, object] = {"first_check": 0.1, "monitor_interval": 0.1, "stop_grace": 5.0}
-    return DevOptions(root=root, broker="mosquitto", echo=lines, **(chosen | more))  # type: ignore[arg-type]
+    return DevOptions(root=root, broker="mosquitto", echo=lines, **(chosen | more))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def alive(pid: int) -> bool:

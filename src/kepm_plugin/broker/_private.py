@@ -24,7 +24,7 @@ def paho_of(client: aiomqtt.Client) -> Paho:
 
 def use_wire(paho: Paho, wire: "Wire") -> None:
     """`paho.Client._create_socket`: its own way to connect blocks a thread that cannot be stopped (see `_wire`)."""
-    paho._create_socket = lambda: wire  # type: ignore[method-assign]
+    paho._create_socket = lambda: wire  # type: ignore[method-assign]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def leave_acknowledging(paho: Paho, on_publish_2: Callable[[int], None]) -> None:
