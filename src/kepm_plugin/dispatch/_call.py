@@ -34,14 +34,19 @@ class TimedOut:
     seconds: float
 
 
-async def guarded(function: Callable[..., Awaitable[T]], *args: Any) -> T | Failure:
-    """Await an author's function; its exception becomes a value, so that a plugin's bug does not stop its host.
+def attempted(function: Callable[..., T], *args: Any) -> T | Failure:
+    """Call an author's function; its exception becomes a value, so that a plugin's bug does not stop its host."""
+    try:
+        return function(*args)
+    except Exception as exc:  # noqa: BLE001  whatever an author's code raises
+        return Failure(exc)
 
-    Cancellation passes.
-    """
+
+async def guarded(function: Callable[..., Awaitable[T]], *args: Any) -> T | Failure:
+    """Await an author's function as `attempted` calls one. Cancellation passes."""
     try:
         return await function(*args)
-    except Exception as exc:  # noqa: BLE001  whatever an author's code raises
+    except Exception as exc:  # noqa: BLE001  as above
         return Failure(exc)
 
 
@@ -79,15 +84,15 @@ class Call:
                 with suppress(RuntimeError):  # The loop may be gone when an abandoned thread ends.
                     anyio.from_thread.run_sync(finished.set)
 
-        async def in_thread() -> Any:
-            return await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=self._threads)
-
         if self._timeout is None:
-            ended(await guarded(in_thread))
+            ended(await guarded(self._start, self._handle, message))
             return
         outcome: object = TimedOut(self._timeout)
         with anyio.move_on_after(self._timeout):
-            outcome = await guarded(in_thread)
+            outcome = await guarded(self._start, run)
         ended(outcome)
         if isinstance(outcome, TimedOut):
             await finished.wait()
+
+    async def _start(self, function: Callable[..., T], *args: Any) -> T:
+        return await anyio.to_thread.run_sync(function, *args, abandon_on_cancel=True, limiter=self._threads)

@@ -41,6 +41,8 @@ class Lane:
         """Calls in progress."""
         self.spilled_from: int | None = None
         """Number of the first message that is in the journal only."""
+        self.overflowed = False
+        """Whether messages were refused because there was no room."""
         self._plugin_id = plugin_id
         self._order_by = route.spec.handler.order_by
         self._ready: deque[Work] = deque()
@@ -73,14 +75,6 @@ class Lane:
             self._held[self._key(work)] = deque()
         self._ready.append(work)
         self._wake.set()
-
-    def drop_oldest(self) -> Work | None:
-        """Give up the message that is next, None where there is none."""
-        if not self._ready:
-            return None
-        work = self._ready.popleft()
-        self.done(work)
-        return work
 
     async def next(self) -> Work | None:
         """Return the next message, waiting for it; None once the lane is closed, whatever still waits."""

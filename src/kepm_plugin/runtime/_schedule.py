@@ -41,6 +41,6 @@ async def supervise(plugin: Plugin, background: Background, status: Status) -> N
             log.warning("background.ended", extra=where)
         if not background.restart:
             if isinstance(outcome, Failure):
-                status.change("degraded", f"{background.name} failed and is not restarted")
+                status.trouble(background.name, f"{background.name} failed and is not restarted")
             return
         await anyio.sleep(wait)

@@ -140,7 +140,13 @@ class Serving:
         if self._kind.echo:
             routes[link_topic(self._kind.id)] = link.echo
         self.dispatcher = self.host.dispatcher = Dispatcher(
-            self.plugin, self.declarations.handlers, routes, self._around.store, self._answer, self._around.contract
+            self.plugin,
+            self.declarations.handlers,
+            routes,
+            self._around.store,
+            self._answer,
+            self._around.contract,
+            self.status.trouble,
         )
         await self._live(link, self.dispatcher)
         return Outcome(self._error, self._cut_off)
@@ -306,13 +312,12 @@ class Serving:
         self.status.up = True
         self._around.logs.fallback(False)
         log.info("link.up", extra={"mqtt": session.version, "sessionPresent": session.session_present})
-        degraded = self.dispatcher.degraded if self.dispatcher is not None else None
         self._rouse()
         for event in self._waiting_for_link:
             event.set()
         self._waiting_for_link.clear()
         if not self._ended.is_set():
-            self.status.change("degraded" if degraded else "running", degraded or "")
+            self.status.change("running")
         self.serving.set()
         if gap is not None and self._tasks is not None:
             told = Gap(seconds=gap.seconds, reason=gap.reason, session_present=gap.session_present, dropped=dropped)
@@ -378,12 +383,11 @@ class Serving:
         self.plugin.settings = change.new
         log.info("settings.changed", extra={"names": sorted(change.names)})
         await self._call(self.plugin.on_settings_changed, change)
-        if self.status.state == "degraded":
-            self.status.change("running")
+        self.status.trouble("settings", None)
 
     def _settings_refused(self, error: SettingsError) -> None:
         log.error("settings.refused", extra={"reason": str(error)})
-        self.status.change("degraded", f"the last good settings stay in force: {error}")
+        self.status.trouble("settings", f"the last good settings stay in force: {error}")
 
     async def refresh_settings(self) -> None:
         """Ask the agent for the settings now, and take them.

@@ -25,8 +25,9 @@ class Status:
         report: Callable[[], dict[str, object]],
     ) -> None:
         self._plugin, self._contract, self._publish, self._report = plugin, contract, publish, report
-        self.state: State = "starting"
-        self.reason = ""
+        self._state: State = "starting"
+        self._reason = ""
+        self._troubles: dict[str, str] = {}
         self.up = False
 
     @property
@@ -34,12 +35,36 @@ class Status:
         """Whether the plugin uses the topic at all."""
         return self._plugin.heartbeat is not None
 
+    @property
+    def state(self) -> State:
+        """The state; who runs with troubles is degraded."""
+        return "degraded" if self._state == "running" and self._troubles else self._state
+
+    @property
+    def reason(self) -> str:
+        """Why the state is what it is."""
+        return "; ".join(self._troubles.values()) if self.state == "degraded" else self._reason
+
     def change(self, state: State, reason: str = "") -> None:
         """Log and publish a new state; the same one again is nothing new."""
-        if (state, reason) == (self.state, self.reason):
+        before = self.state, self.reason
+        self._state, self._reason = state, reason
+        self._tell(before)
+
+    def trouble(self, source: str, reason: str | None) -> None:
+        """Note what one source has to complain of; None: nothing any more."""
+        before = self.state, self.reason
+        if reason is None:
+            self._troubles.pop(source, None)
+        else:
+            self._troubles[source] = reason
+        self._tell(before)
+
+    def _tell(self, before: tuple[State, str]) -> None:
+        state, reason = self.state, self.reason
+        if (state, reason) == before:
             return
-        before, self.state, self.reason = self.state, state, reason
-        fields = {"state": state, "before": before} | ({"reason": reason} if reason else {})
+        fields = {"state": state, "before": before[0]} | ({"reason": reason} if reason else {})
         log.log(
             logging.WARNING if state in ("degraded", "disconnected") else logging.INFO, "state.changed", extra=fields
         )
