@@ -8,6 +8,7 @@ import os
 import subprocess
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,14 +20,22 @@ from kepm_plugin.target import load
 from ._freeze import freeze
 from ._place import check_place, install, settle
 
-__all__ = ["build"]
+__all__ = ["Bundle", "build"]
 
 CHECK_WITHIN = 60.0
 """Seconds until the frozen plugin must have printed its manifest; a second is usual."""
 
 
-def build(target: str, *, out: Path, options: Sequence[str] = ()) -> Path:
-    """Build a plugin's bundle for this platform, and return the path of its manifest.
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What was built: the absolute paths of the plugin's JSON file and of its program."""
+
+    manifest: Path
+    program: Path
+
+
+def build(target: str, *, out: Path, options: Sequence[str] = ()) -> Bundle:
+    """Build a plugin's bundle for this platform.
 
     Below `out` are then, as in an agent root, `Plugins/<Id>.json` and the folder `Plugins/bin/<Id>` with the program
     (Plugin Guide). Both are put there once everything is done, in place of older ones; a failure leaves those alone.
@@ -53,7 +62,7 @@ def build(target: str, *, out: Path, options: Sequence[str] = ()) -> Path:
         settle(built)
         _check(built / program.name, manifest, stage)
         install(built, program.parent, to_json(manifest), path, stage)
-    return path
+    return Bundle(path, program)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from kepm_plugin._version import __version__
 from kepm_plugin.plugin import Plugin
 from kepm_plugin.target import load
 
-from . import _dev, _manifest, _run
+from . import _dev, _manifest, _package, _run
 
 Target = Annotated[
     str,
@@ -120,6 +120,21 @@ def run(
         lock_dir=lock_dir,
         peer=peer,
     )
+
+
+@app.command()
+def package(
+    target: Target,
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="-- OPTION", help="For PyInstaller, after '--'; absolute paths.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Laid out as an agent root.")
+    ] = _package.AGENT_ROOT,
+) -> None:
+    """Build a plugin's bundle: a program that needs no Python, and its manifest."""
+    _package.package(target, output, options or ())
 
 
 @app.command()
