@@ -30,6 +30,8 @@ if __name__ == "__main__":
 LEFT_OUT: Final = (
     "httpx._main",
     "kepm_plugin.bundle",
+    "kepm_plugin.cli._app",
+    "kepm_plugin.cli._dev",
     "kepm_plugin.devagent",
     "kepm_plugin.scaffold",
     "kepm_plugin.testing",
@@ -44,7 +46,7 @@ NOT_FOR_OURS: Final[Mapping[str, tuple[str, ...]]] = {
     "anyio": ("trio", "uvloop", "winloop"),
     "httpcore": ("trio",),
     "httpx": ("trio",),
-    "kepm_plugin": ("rich", *(("psutil",) if sys.platform == "linux" else ())),
+    "kepm_plugin": ("psutil",) if sys.platform == "linux" else (),
     "structlog": ("better_exceptions", "colorama", "rich", "twisted"),
 }
 """What a library of ours could use and a plugin's process never does. An author's own import of it still counts."""

@@ -31,13 +31,9 @@ def plugin_main(kind: type[Plugin], arguments: Sequence[str] | None = None) -> N
     given = list(sys.argv[1:] if arguments is None else arguments)
     with _errors_told():
         real = real_class(kind)
-        if not given or given[0] == "run" or (given[0].startswith("-") and given[0] not in ("-h", "--help")):
-            from ._run import parsed, run_plugin
+        from ._plugin import run_command
 
-            raise SystemExit(run_plugin(real, parsed(real.id, given[1:] if given[:1] == ["run"] else given)))
-        from ._app import plugin_app
-
-        plugin_app(real)(given, prog_name=real.id)
+        raise SystemExit(run_command(real, given))
     raise SystemExit(0)
 
 

@@ -1,12 +1,11 @@
 """The commands and their options. The only importer of typer."""
 
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
 from kepm_plugin._version import __version__
-from kepm_plugin.plugin import Plugin
 from kepm_plugin.target import load
 
 from . import _dev, _manifest, _package, _run
@@ -21,22 +20,13 @@ Target = Annotated[
 ]
 Platforms = Annotated[
     list[str] | None,
-    typer.Option("--platform", metavar="PLATFORM", help="Windows, Linux or macOS; once for each. This one by default."),
+    typer.Option("--platform", metavar="PLATFORM", help=_manifest.PLATFORM),
 ]
-Executable = Annotated[
-    str | None,
-    typer.Option(
-        metavar="PATH", help="The program, relative to the agent root or absolute. Plugins/bin/<Id>/<Id>[.exe]."
-    ),
-]
-Arguments = Annotated[str | None, typer.Option(metavar="TEXT", help="Its command line; none by default.")]
-Output = Annotated[
-    Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write <Id>.json there, not to standard output.")
-]
-Check = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Compare with this file: print the drift, and exit with 1 on any.")
-]
-Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="Plugins' JSON files.", show_default=False)]
+Executable = Annotated[str | None, typer.Option(metavar="PATH", help=_manifest.EXECUTABLE)]
+Arguments = Annotated[str | None, typer.Option(metavar="TEXT", help=_manifest.ARGUMENTS)]
+Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help=_manifest.OUTPUT)]
+Check = Annotated[Path | None, typer.Option(metavar="FILE", help=_manifest.CHECK)]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE", help=_manifest.FILES, show_default=False)]
 Root = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Root of the local agent; the last one that you started.")
 ]
@@ -87,7 +77,10 @@ def gen_manifest(
     check: Check = None,
 ) -> None:
     """Write a plugin's manifest, <Id>.json, from its code; or compare a file with the code."""
-    _gen_manifest(load(target), output, platform, executable, arguments, check)
+    wanted = _manifest.ManifestArguments(
+        output=output, platform=platform or (), executable=executable, arguments=arguments, check=check
+    )
+    raise typer.Exit(_manifest.gen_manifest(load(target), wanted))
 
 
 @app.command()
@@ -112,14 +105,10 @@ def run(
     peer: PeerOption = "warn",
 ) -> None:
     """Run a plugin against an agent."""
-    _run_plugin(
-        load(target),
-        keeper_api_base=keeper_api_base,
-        ca_bundle=ca_bundle,
-        data_dir=data_dir,
-        lock_dir=lock_dir,
-        peer=peer,
+    arguments = _run.RunArguments(
+        keeper_api_base=keeper_api_base, ca_bundle=ca_bundle, data_dir=data_dir, lock_dir=lock_dir, peer=peer
     )
+    raise typer.Exit(_run.run_plugin(load(target), arguments))
 
 
 @app.command()
@@ -218,45 +207,3 @@ def settings_revert(
 def settings_status(plugin: PluginId, root: Root = None) -> None:
     """Print which settings differ from the file."""
     _dev.settings_status(plugin, root)
-
-
-def plugin_app(kind: type[Plugin]) -> typer.Typer:
-    """Return the command line of one plugin, whose target is the plugin itself."""
-    own = _typer(f"{kind.name or kind.id} {kind.version}. Without a command, the plugin runs.")
-
-    @own.command("run", add_help_option=False)
-    def _() -> None:
-        """Run the plugin against an agent, which it does without a command, too."""
-        # Only listed here: `plugin_main` takes a run, with its options, before this is loaded.
-
-    @own.command("gen-manifest")
-    def _(
-        output: Output = None,
-        platform: Platforms = None,
-        executable: Executable = None,
-        arguments: Arguments = None,
-        check: Check = None,
-    ) -> None:
-        """Write the plugin's manifest, <Id>.json; or compare a file with the code."""
-        _gen_manifest(kind, output, platform, executable, arguments, check)
-
-    own.command("validate", help=validate.__doc__)(validate)
-    return own
-
-
-def _gen_manifest(
-    kind: type[Plugin],
-    output: Path | None,
-    platforms: list[str] | None,
-    executable: str | None,
-    arguments: str | None,
-    check: Path | None,
-) -> NoReturn:
-    code = _manifest.gen_manifest(
-        kind, output=output, platforms=platforms or (), executable=executable, arguments=arguments, check=check
-    )
-    raise typer.Exit(code)
-
-
-def _run_plugin(kind: type[Plugin], **options: Any) -> NoReturn:
-    raise typer.Exit(_run.run_plugin(kind, _run.RunArguments(**options)))

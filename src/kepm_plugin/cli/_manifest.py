@@ -5,25 +5,37 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from kepm_plugin.errors import ManifestError, UsageError
 from kepm_plugin.manifest import Manifest, drift, manifest_of, read_manifest, schema, to_json, validate_files
-from kepm_plugin.plugin import Plugin
+from kepm_plugin.plugin import Declarations, Plugin
 
 DRIFTED = 1
 """Exit code of a check that found a difference."""
 
+OUTPUT: Final = "Write <Id>.json there, not to standard output."
+PLATFORM: Final = "Windows, Linux or macOS; once for each. This one by default."
+EXECUTABLE: Final = "The program, relative to the agent root or absolute. Plugins/bin/<Id>/<Id>[.exe]."
+ARGUMENTS: Final = "Its command line; none by default."
+CHECK: Final = "Compare with this file: print the drift, and exit with 1 on any."
+FILES: Final = "Plugins' JSON files."
 
-def gen_manifest(
-    kind: type[Plugin],
-    *,
-    output: Path | None,
-    platforms: Sequence[str],
-    executable: str | None,
-    arguments: str | None,
-    check: Path | None,
-) -> int:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestArguments:
+    """What the command line says about a manifest."""
+
+    output: Path | None = None
+    platform: Sequence[str] = ()
+    executable: str | None = None
+    arguments: str | None = None
+    check: Path | None = None
+
+
+def gen_manifest(kind: type[Plugin], wanted: ManifestArguments) -> int:
     """Write a plugin's manifest to standard output or into a folder, or compare it with a file; return the exit code.
 
     A check without platforms takes those of the file, so that it says the same on every machine.
@@ -32,27 +44,27 @@ def gen_manifest(
         UsageError: The options do not fit each other or the plugin, or the folder cannot be written.
         ManifestError: The file to compare with cannot be read.
     """
-    if check is not None and output is not None:
+    if wanted.check is not None and wanted.output is not None:
         raise UsageError("--check compares and -o writes; give one of them")
-    if executable == "":
+    if wanted.executable == "":
         raise UsageError("--executable is empty; name the program, or leave the option out")
     declarations = kind.declarations()
-    if check is None:
-        made = manifest_of(declarations, platforms=platforms, executable=executable, arguments=arguments)
-        if output is None:
+    if wanted.check is None:
+        made = _made(declarations, wanted, wanted.platform)
+        if wanted.output is None:
             _print(to_json(made))
         else:
-            print(write(made, output))
+            print(write(made, wanted.output))
         return 0
-    found = read_manifest(check)
-    wanted = platforms or [one for one in found.platforms if one in set(kind.platforms)]
-    lines = drift(manifest_of(declarations, platforms=wanted, executable=executable, arguments=arguments), found)
+    found = read_manifest(wanted.check)
+    platforms = wanted.platform or [one for one in found.platforms if one in set(kind.platforms)]
+    lines = drift(_made(declarations, wanted, platforms), found)
     for line in lines:
         print(line)
     if lines:
         print(
-            f"kepm-plugin: {check} has drifted from {kind.__name__} (lost: only the file has it; gained: only the "
-            f"code has it); write it anew with gen-manifest -o {check.parent}",
+            f"kepm-plugin: {wanted.check} has drifted from {kind.__name__} (lost: only the file has it; gained: only "
+            f"the code has it); write it anew with gen-manifest -o {wanted.check.parent}",
             file=sys.stderr,
         )
     return DRIFTED if lines else 0
@@ -94,6 +106,10 @@ def write(manifest: Manifest, folder: Path) -> Path:
         with suppress(OSError):
             draft.unlink()
     return path
+
+
+def _made(declarations: Declarations, wanted: ManifestArguments, platforms: Sequence[str]) -> Manifest:
+    return manifest_of(declarations, platforms=platforms, executable=wanted.executable, arguments=wanted.arguments)
 
 
 def _print(text: bytes) -> None:
