@@ -8,6 +8,7 @@ from ._version import __version__
 from .errors import Rejected
 from .message import Message
 from .plugin import Gap, Handler, Plugin, Publisher, Request, background, every
+from .programs import program_environment
 from .settings import Change, Settings, setting
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "background",
     "errors",
     "every",
+    "program_environment",
     "setting",
 ]

@@ -26,6 +26,7 @@ FACADE: Final = {
     "background",
     "errors",
     "every",
+    "program_environment",
     "setting",
 }
 ERRORS: Final = {

@@ -43,10 +43,11 @@ LEFT_OUT: Final = (
 """Modules of ours, and of libraries, that only a developer's machine needs."""
 
 NOT_FOR_OURS: Final[Mapping[str, tuple[str, ...]]] = {
-    "anyio": ("trio", "uvloop", "winloop"),
+    "anyio": ("_pytest", "trio", "uvloop", "winloop"),
     "httpcore": ("trio",),
     "httpx": ("trio",),
     "kepm_plugin": ("psutil",) if sys.platform == "linux" else (),
+    "msgspec": ("attr", "attrs", "tomli_w", "yaml"),
     "structlog": ("better_exceptions", "colorama", "rich", "twisted"),
 }
 """What a library of ours could use and a plugin's process never does. An author's own import of it still counts."""
