@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import ssl
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -34,7 +33,7 @@ from kepm_plugin.devagent.packets import (
 )
 
 PUPPET = r"""
-import asyncio, os, sys
+import asyncio, json, sys
 
 async def pipe(reader, writer):
     try:
@@ -61,7 +60,9 @@ async def main(api, mqtt):
     print("puppet", *ports, flush=True)
     await asyncio.Event().wait()
 
-asyncio.run(main(int(sys.argv[1].rpartition(":")[2]), int(sys.argv[2])))
+with open("appsettings.json") as file:
+    broker = json.load(file)["MqttBrokerSettings"]["Port"]
+asyncio.run(main(int(sys.argv[1].rpartition(":")[2]), broker))
 """
 
 
@@ -126,13 +127,6 @@ def python(code: str, *arguments: str) -> str:
     """Return the `arguments` of a plugin that is a piece of Python."""
     quoted = [part.replace("'", "'\"'\"'") for part in ("-c", code, *arguments)]
     return " ".join(f"'{part}'" for part in quoted)
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -327,14 +321,13 @@ async def staged(
     **options: Any,
 ) -> AsyncGenerator[Stage]:
     """Run an agent whose plugin `P` is the puppet; it may publish and subscribe what is given beside the usual."""
-    port = free_port()
-    content = manifest("P", arguments=python(PUPPET, "{KeeperApiBaseUrl}", str(port))) | (settings or {})
+    content = manifest("P", arguments=python(PUPPET, "{KeeperApiBaseUrl}")) | (settings or {})
     topics = content["metadata"]["mqttTopics"]
     topics["publish"] += publish
     topics["subscribe"] += subscribe
     install(root, content)
     lines = Lines()
-    chosen: dict[str, Any] = {"root": root, "broker": broker, "mqtt_port": port, "echo": lines, "stop_grace": 5.0}
+    chosen: dict[str, Any] = {"root": root, "broker": broker, "echo": lines, "stop_grace": 5.0}
     async with dev_agent(DevOptions(**(chosen | options))) as agent:
         _, _, api_port, mqtt_port = (await lines.wait_for("puppet ")).split()
         stage = Stage(agent, lines, int(api_port), int(mqtt_port), 5 if broker == "mosquitto" else 4)

@@ -363,8 +363,9 @@ def test_the_guard_ends_what_is_listed_when_its_input_ends(
     monkeypatch.setattr(signal, "signal", dict[int, object]().setdefault)
     monkeypatch.setattr(guard_process, "GRACE", 0.1)
     guard_process.main(arguments)
-    left = {name for name, process in started.items() if guard_process.lives(process)}
-    assert left == {"taken back", *(["plugin"] if arguments else [])}
+    left = {"taken back", *(["plugin"] if arguments else [])}
+    assert {started[name].wait(5) for name in started.keys() - left} == {-9}
+    assert all(guard_process.lives(started[name]) for name in left)
     assert [folder.exists() for folder in folders] == [False, True]
     for process in started.values():
         process.kill()

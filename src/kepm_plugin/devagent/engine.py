@@ -18,6 +18,9 @@ from kepm_plugin.errors import AgentError
 
 READY_WITHIN: Final = 10.0
 STOP_WITHIN: Final = 3.0
+FIRST_TRIES: Final = 3
+"""How often the engine may fail to come up at first: the free port that was found for it may be taken meanwhile."""
+
 LONGEST_PAUSE: Final = 2.0
 
 
@@ -90,15 +93,17 @@ class Engine:
         """Run the engine for ever; `started` when it accepts for the first time.
 
         Raises:
-            AgentError: It does not come up at the first try.
+            AgentError: It does not come up at first.
         """
-        waits = pauses()
+        waits, failures = pauses(), 0
         while True:
             came_up = await self._run(task_status)
-            if not self.starts:
-                raise AgentError(f"{self.name} did not start: {self._last_words()}")
             if came_up:
-                waits = pauses()
+                waits, failures = pauses(), 0
+            else:
+                failures += 1
+            if not self.starts and failures == FIRST_TRIES:
+                raise AgentError(f"{self.name} did not start: {self._last_words()}")
             pause = self._pause_once or (0.0 if came_up else next(waits))
             self._pause_once = 0.0
             self._terminal.warn(f"{self.name} ended; clients are dropped, it is started again")
