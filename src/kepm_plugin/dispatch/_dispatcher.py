@@ -16,7 +16,7 @@ from anyio.abc import TaskStatus
 from kepm_plugin.contract import Contract
 from kepm_plugin.errors import StoreError
 from kepm_plugin.message import Decoded, Message, Received, command_decoder, decoder
-from kepm_plugin.plugin import HandlerRoute
+from kepm_plugin.plugin import HandlerRoute, holding_settings
 from kepm_plugin.store import Journalled, Store
 from kepm_plugin.topics import Router, matches
 
@@ -296,7 +296,8 @@ class Dispatcher:
             properties=received.properties,
         )
         started = time.monotonic()
-        await lane.call(
-            message,
-            lambda outcome: self._outcomes.ended(lane, work, correlation, outcome, time.monotonic() - started),
-        )
+        with holding_settings(self._plugin):
+            await lane.call(
+                message,
+                lambda outcome: self._outcomes.ended(lane, work, correlation, outcome, time.monotonic() - started),
+            )

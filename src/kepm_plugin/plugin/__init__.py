@@ -5,6 +5,7 @@ from ._handler import Handler, HandlerSpec
 from ._plugin import Plugin
 from ._publish import Host, Publisher, Request, Subscription
 from ._schedule import Background, Every, background, every
+from ._snapshot import holding_settings
 from ._values import Gap
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "Subscription",
     "background",
     "every",
+    "holding_settings",
 ]

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from copy import deepcopy
 from importlib import import_module
 from inspect import cleandoc
-from typing import Any, ClassVar, Literal, NoReturn, Self, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, get_origin
 
 from ..contract import PLATFORMS
 from ..errors import PluginDefinitionError, SettingsError, UndeclaredTopic
@@ -17,6 +17,7 @@ from ._declarations import Declarations, declare
 from ._handler import HandlerSpec
 from ._publish import Declared, Host, Subscription, Wait
 from ._registration import Registration
+from ._snapshot import Snapshot
 from ._values import Gap
 
 
@@ -64,8 +65,11 @@ class Plugin:
     settings_interval: ClassVar[float] = 5.0
     """Seconds between two looks at the settings."""
 
-    settings: Any
-    """The current snapshot, one frozen object; annotate it with your subclass of `Settings`."""
+    if TYPE_CHECKING:
+        settings: Any
+        """A snapshot, one object for the whole of a handler's call; annotate it with your class of `Settings`."""
+    else:
+        settings = Snapshot()
     host: Host
     """What runs this plugin; the framework's affair."""
 
