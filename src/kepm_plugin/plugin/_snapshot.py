@@ -18,13 +18,13 @@ class Snapshot:
         held = _held.get()
         if held is not None and held[0] is plugin:
             return held[1]
-        state: dict[str, Any] = vars(plugin)
+        state: dict[str, Any] = plugin.__dict__
         if "settings" not in state:
             raise AttributeError(f"{owner.__name__}.settings are there from `lifespan` on, not before")
         return state["settings"]
 
     def __set__(self, plugin: Any, settings: Any) -> None:
-        vars(plugin)["settings"] = settings
+        plugin.__dict__["settings"] = settings
         held = _held.get()
         if held is not None and held[0] is plugin:
             _held.set((plugin, settings))
@@ -33,7 +33,7 @@ class Snapshot:
 @contextmanager
 def holding_settings(plugin: Any) -> Generator[None]:
     """Keep the plugin's settings as they are now for whatever runs inside."""
-    state: dict[str, Any] = vars(plugin)
+    state: dict[str, Any] = plugin.__dict__
     token = _held.set((plugin, state.get("settings")))
     try:
         yield
