@@ -19,7 +19,7 @@ _RESERVED_IDS = {name.casefold() for name in (*BUILT_IN_PLUGINS, REVERT_ALL)}
 HOOKS: Final = ("lifespan", "on_settings_changed", "on_reconnect")
 """Methods that an author may override."""
 
-_SIMILAR: Final = 0.85  # share of common letters: "platform" and "platforms" have 0.94
+_SIMILAR: Final = 0.87  # share of common letters: "platform" and "platforms" have 0.94
 
 
 def check_class(cls: type, attributes: set[str], own: set[str]) -> None:

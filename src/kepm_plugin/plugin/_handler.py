@@ -100,7 +100,7 @@ def check_handler(handler: Any, pattern: Pattern, command: str | None, owner: ty
     """
     if not (inspect.isclass(handler) and issubclass(handler, Handler)):
         raise PluginDefinitionError(
-            f"{getattr(handler, '__qualname__', handler)!r} is no handler: make it a class that "
+            f"{getattr(handler, '__qualname__', handler)} is no handler: make it a class that "
             f"inherits from Handler[{owner.__name__}]"
         )
     kind: type[Handler[Any]] = handler  # pyright: ignore[reportUnknownVariableType]
@@ -206,7 +206,7 @@ def _check_owner(kind: type[Handler[Any]], owner: type) -> None:
     for base in kind.__mro__:
         for generic in vars(base).get("__orig_bases__", ()):
             wanted = get_args(generic)
-            if get_origin(generic) is Handler and inspect.isclass(wanted[0]):
+            if get_origin(generic) is Handler and wanted[0] is not Any and inspect.isclass(wanted[0]):
                 if not issubclass(owner, wanted[0]):
                     raise PluginDefinitionError(
                         f"{kind.__qualname__} is a Handler[{wanted[0].__name__}] but is registered on "

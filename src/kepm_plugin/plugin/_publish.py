@@ -69,7 +69,7 @@ class Declared:
     """An attribute that declares topics; its class and name are filled in when the plugin class is made."""
 
     _owner: str = ""
-    _names: dict[str, Any]
+    _home: type
 
     @property
     def owner(self) -> str:
@@ -83,7 +83,7 @@ class Declared:
             PluginDefinitionError: With class, attribute and remedy.
         """
         self._owner = f"{owner.__qualname__}.{name}"
-        self._names = namespace(owner)
+        self._home = owner
 
     def check(self, owner: type) -> None:
         """Check, against the plugin class that runs, what had to wait: its id, and names from further down.
@@ -109,8 +109,8 @@ class Declared:
         return pattern
 
     def _types(self) -> tuple[Any, ...]:
-        given = get_args(getattr(self, "__orig_class__", None))
-        return tuple(resolved(self._owner, one, self._names) for one in given)
+        given, names = get_args(getattr(self, "__orig_class__", None)), namespace(self._home)
+        return tuple(resolved(self._owner, one, names) for one in given)
 
     def _checked(self, check: Callable[[Any], Any], payload: Any) -> Any:
         try:
