@@ -6,8 +6,8 @@ import anyio
 import pytest
 
 from kepm_plugin.devagent.bodies import Connect, Publish, Subscribe, Will
-from kepm_plugin.devagent.packets import CONNACK, DISCONNECT, PUBACK, PUBLISH, SUBACK, Packet
-from tests.devagent.conftest import staged
+from kepm_plugin.devagent.packets import CONNACK, DISCONNECT, PINGREQ, PINGRESP, PUBACK, PUBLISH, SUBACK, Packet
+from tests.devagent.conftest import Peer, staged
 
 PUBLISH_ANY = ["P/Events/+", "Will"]
 SUBSCRIBE_ANY = ["P/Events/+", "Will"]
@@ -279,3 +279,34 @@ async def test_a_topic_with_a_space_makes_nats_close_the_connection(root: Path) 
         peer.send(Publish("P/a b", b"x").encode(4))
         await peer.closed()
         await stage.lines.wait_for("nats closed the connection")
+
+
+async def test_of_many_connections_at_the_same_time_one_stays(root: Path, broker: str) -> None:
+    async with staged(root, broker, publish=PUBLISH_ANY, subscribe=SUBSCRIBE_ANY) as stage:
+        peers = [await stage.raw(level=stage.version) for _ in range(6)]
+        for peer in peers:
+            peer.send(Connect(level=stage.version, client_id="P").encode())
+        watcher = await stage.peer("watcher_P")
+        await watcher.subscribe("P/Events/+")
+        async with anyio.create_task_group() as tasks:
+            for number, peer in enumerate(peers):
+                tasks.start_soon(_speak, peer, number)
+            assert (await watcher.message()).topic == "P/Events/x"
+            tasks.cancel_scope.cancel()
+        assert sum([not await _is_closed(peer) for peer in peers]) == 1
+
+
+async def _speak(peer: Peer, number: int) -> None:
+    """Publish once where the connection is accepted, and stay."""
+    if (packet := await peer.packet()) is not None and packet.kind == CONNACK:
+        peer.send(Publish("P/Events/x", str(number).encode()).encode(peer.version))
+        await anyio.sleep_forever()
+
+
+async def _is_closed(peer: Peer) -> bool:
+    """Tell whether a connection is closed: nothing answers there."""
+    peer.send(Packet(PINGREQ, 0, b"").encode())
+    while (packet := await peer.packet()) is not None:
+        if packet.kind == PINGRESP:
+            return False
+    return True

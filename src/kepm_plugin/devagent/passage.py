@@ -54,15 +54,12 @@ class End:
 class Passage:
     """A connection that was let in.
 
-    Attributes:
-        plugin_id: Whose it is.
-        ended: Set when the engine has seen the end of it.
+    `plugin_id` says whose it is.
     """
 
     def __init__(self, host: Host, plugin_id: str, connect: Connect, known: frozenset[str]) -> None:
         """Prepare; `known` are the filters that the engine may still hold from an earlier connection."""
         self.plugin_id = plugin_id
-        self.ended = asyncio.Event()
         self._host, self._connect, self._known = host, connect, known
         self._border = Border(plugin_id, connect.level, lambda: host.rights_of(plugin_id), host.report)
         self._told_to_end = asyncio.Event()
@@ -99,7 +96,6 @@ class Passage:
         if engine is None:
             self._host.terminal.warn(f"MQTT: {self.plugin_id} refused: {self._host.engine.name} did not answer CONNECT")
             client.writer.write(connack(self._connect.level, UNAVAILABLE))
-            self.ended.set()
             return
         try:
             self._note_connack(engine.early[0])
@@ -108,7 +104,6 @@ class Passage:
             with anyio.move_on_after(LEAVE_WITHIN, shield=True):
                 await _leave(engine)
             engine.writer.transport.abort()
-            self.ended.set()
             if self._farewell:
                 client.writer.write(self._farewell)
             self._note("DISCONNECT", self._why or ("left" if self._border.left else "connection lost"))
@@ -120,7 +115,7 @@ class Passage:
                 reader, writer = await self._host.engine.connect()
                 end = End(reader, writer)
                 writer.write(connect)
-                with anyio.move_on_after(ANSWER_WITHIN):
+                with suppress(OSError, ValueError), anyio.move_on_after(ANSWER_WITHIN):
                     if early := await first_packets(end):
                         return End(reader, writer, end.splitter, tuple(early))
                 writer.transport.abort()
