@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,20 +14,25 @@ import pytest
 from kepm_plugin.folder import data_folder, lock_folder
 
 HERE: Final = Path(__file__).parent
+EXAMPLES: Final = HERE.parents[1] / "plugins"
 PLUGIN: Final = "FrozenWorker"
 BUILD_WITHIN: Final = 280.0
 
 Finished = subprocess.CompletedProcess[bytes]
-Python = Callable[..., Finished]
 
 
-def run_python(*arguments: str | Path, cwd: Path = HERE, timeout: float = 30, **variables: str) -> Finished:
-    """Run Python where `frozen_worker` and the example can be imported."""
-    path = os.pathsep.join([variables.pop("PYTHONPATH", ""), str(HERE.parents[1] / "plugins")]).strip(os.pathsep)
+def run_python(
+    *arguments: str | Path,
+    cwd: Path,
+    timeout: float = 30,
+    first: Path = EXAMPLES,
+    variables: dict[str, str] | None = None,
+) -> Finished:
+    """Run Python where the example can be imported, and what is in the folder `first`."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,
-        env=os.environ | {"PYTHONPATH": path} | variables,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(first), str(EXAMPLES)])} | (variables or {}),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=timeout,
