@@ -34,7 +34,9 @@ class Worker(Plugin):
     version = "1.2.0"
     settings: WorkerSettings
     findings = Publisher[str]("Findings/{severity}")
-    evaluate = Request[dict[str, str], str]("/KeeperPolicy/Commands/evaluate", response="/KeeperPolicy/Responses/evaluate")
+    evaluate = Request[dict[str, str], str](
+        "/KeeperPolicy/Commands/evaluate", response="/KeeperPolicy/Responses/evaluate"
+    )
     allow_publish = ("/Shared/Topic",)
     allow_subscribe = ("",)
 
