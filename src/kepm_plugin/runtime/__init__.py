@@ -2,7 +2,8 @@
 
 from ._deployed import warn_of_denials
 from ._process import RunOptions, run
-from ._serve import OpenSession, Outcome, Serving, Surroundings
+from ._serve import Serving
 from ._settings import Agent
+from ._surroundings import OpenSession, Outcome, Surroundings
 
 __all__ = ["Agent", "OpenSession", "Outcome", "RunOptions", "Serving", "Surroundings", "run", "warn_of_denials"]

@@ -2,20 +2,21 @@
 
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 from uuid import uuid4
 
 import anyio
+from anyio.streams.memory import MemoryObjectSendStream
 
 from kepm_plugin.contract import Contract
-from kepm_plugin.dispatch import Dispatcher
+from kepm_plugin.dispatch import Counters, Dispatcher
 from kepm_plugin.errors import BadPayload, BadTopic, LinkLost, NoAnswer, PayloadMismatch, Refused
 from kepm_plugin.link import Session
 from kepm_plugin.message import Message, Publication, Received, converter, decode_json, encode_json
 from kepm_plugin.outbox import Outbox
 from kepm_plugin.plugin import Declarations, Subscription
-from kepm_plugin.topics import covers, overlap
+from kepm_plugin.topics import covers, overlap, widest
 
 from ._settings import Agent, LiveSettings, system_settings
 
@@ -32,6 +33,27 @@ class _Question:
         self.lost = ""
 
 
+class _Reader:
+    """Forwards messages to whoever reads a subscription, as far as they are taken."""
+
+    def __init__(self, send: MemoryObjectSendStream[Message[bytes]], counters: Counters) -> None:
+        self._send, self._counters = send, counters
+        self._behind = False
+
+    def __call__(self, received: Received) -> None:
+        try:
+            self._send.send_nowait(_raw(received))
+        except anyio.WouldBlock:
+            self._counters.dropped += 1
+            if not self._behind:
+                log.warning("subscription.dropped", extra={"topic": received.topic, "reason": "its reader is behind"})
+            self._behind = True
+        except anyio.BrokenResourceError:  # The reader has closed it, and leaves.
+            self._counters.dropped += 1
+        else:
+            self._behind = self._behind and self._send.statistics().current_buffer_used > 1
+
+
 class PluginHost:
     """The `Host` of a running plugin. `session` is None while the link is down."""
 
@@ -41,21 +63,32 @@ class PluginHost:
         contract: Contract,
         agent: Agent,
         settings: LiveSettings,
-        refresh: Callable[[], Any],
         run_soon: Callable[[Callable[[], object]], None],
         declarations: Declarations,
     ) -> None:
         self._outbox, self._contract, self._agent, self._settings = outbox, contract, agent, settings
-        self._refresh, self._run_soon = refresh, run_soon
+        self._run_soon = run_soon
         self.declarations = declarations
         self._dynamic: list[str] = []
+        self._subscribed: list[str] = []
+        self._subscribing = anyio.Lock()
         self._questions: dict[str, _Question] = {}
         self.session: Session | None = None
         self.dispatcher: Dispatcher | None = None
 
     def filters(self) -> list[str]:
         """Return everything to subscribe at a connect."""
-        return [*self.declarations.filters, *dict.fromkeys(self._dynamic)]
+        self._subscribed = self._wanted()
+        return self._subscribed
+
+    def _wanted(self) -> list[str]:
+        # Nothing that another filter covers: brokers may deliver once per subscription.
+        return widest([*self.declarations.filters, *self._dynamic])
+
+    async def link_up(self, session: Session) -> None:
+        """Use a session whose `filters` are subscribed."""
+        self.session = session
+        await self._settle_subscriptions()
 
     async def publish(self, publication: Publication, *, wait: Any, timeout: float | None) -> None:
         """Hand over to the outbox; wait for it, or for the broker's acknowledgement."""
@@ -74,10 +107,10 @@ class PluginHost:
             raise LinkLost(f"the link is down; the question on {topic!r} was not sent")
         correlation = uuid4().hex
         pending = self._questions[correlation] = _Question()
-        payload = encode_json({self._contract.correlation_field: correlation, **cast("dict[str, object]", body)})
+        payload = encode_json({**cast("dict[str, object]", body), self._contract.correlation_field: correlation})
         try:
             with anyio.move_on_after(timeout):
-                await self._outbox.put(Publication(topic, payload), timeout=timeout)
+                await self._outbox.put(Publication(topic, payload))
                 await pending.ended.wait()
         finally:
             del self._questions[correlation]
@@ -108,15 +141,17 @@ class PluginHost:
         """Tell those who wait for an answer."""
         self.session = None
         for pending in self._questions.values():
-            pending.lost = reason
-            pending.ended.set()
+            if not pending.ended.is_set():
+                pending.lost = reason
+                pending.ended.set()
 
     @asynccontextmanager
     async def subscribe(self, topic_filter: str) -> AsyncGenerator[Subscription]:
-        """Receive what a filter brings while the context is open."""
-        covered = any(covers(one, topic_filter) for one in self.filters())
-        if not covered:
-            for one in self.filters():
+        """Receive what a filter brings while the context is open; while the link is down, from its return on."""
+        if self.dispatcher is None:
+            raise LinkLost("the plugin does not serve yet, or no more; subscribe from a handler or a background method")
+        if not any(covers(one, topic_filter) for one in self._wanted()):
+            for one in self._wanted():
                 if overlap(one, topic_filter):
                     raise BadTopic(
                         topic_filter,
@@ -124,49 +159,42 @@ class PluginHost:
                         "deliver a message twice: make a level literal",
                     )
         send, receive = anyio.create_memory_object_stream[Message[bytes]](BACKLOG)
-
-        def take(received: Received) -> None:
-            try:
-                send.send_nowait(_raw(received))
-            except anyio.WouldBlock:
-                log.warning("subscription.dropped", extra={"topic": received.topic, "reason": "its reader is behind"})
-
-        if self.dispatcher is None:
-            raise LinkLost("the plugin does not serve yet, or no more; subscribe from a handler or a background method")
-        untap = self.dispatcher.tap(topic_filter, take)
+        untap = self.dispatcher.tap(topic_filter, _Reader(send, self.dispatcher.counters))
         self._dynamic.append(topic_filter)
         try:
-            if not covered and self.session is not None:
-                await self.session.subscribe([topic_filter], 1)
+            await self._settle_subscriptions()
             with send, receive:
                 yield receive
         finally:
             untap()
             self._dynamic.remove(topic_filter)
-            if not covered and self.session is not None and topic_filter not in self._dynamic:
-                with anyio.move_on_after(1, shield=True):
-                    await _quietly_unsubscribe(self.session, topic_filter)
+            with anyio.move_on_after(1, shield=True):
+                await self._settle_subscriptions()
+
+    async def _settle_subscriptions(self) -> None:
+        """Subscribe what is wanted and unsubscribe what is not; a new session does so by itself."""
+        async with self._subscribing:
+            wanted, session = self._wanted(), self.session
+            if session is None or wanted == self._subscribed:
+                return
+            with suppress(LinkLost):
+                if missing := [one for one in wanted if one not in self._subscribed]:
+                    await session.subscribe(missing, self.declarations.plugin.qos)
+                if superfluous := [one for one in self._subscribed if one not in wanted]:
+                    await session.unsubscribe(superfluous)
+                self._subscribed = wanted
 
     async def write_settings(self, changes: dict[str, Any]) -> None:
         """Write what changed, and take the new snapshot."""
         await self._settings.write(changes)
-        await self._refresh()
 
     async def revert_settings(self) -> None:
         """Revert, and take the new snapshot."""
         await self._settings.revert()
-        await self._refresh()
 
     async def agent_settings(self) -> dict[str, str]:
         """Return the agent's own merged settings."""
         return await system_settings(self._agent)
-
-
-async def _quietly_unsubscribe(session: Session, topic_filter: str) -> None:
-    try:
-        await session.unsubscribe([topic_filter])
-    except LinkLost:
-        log.debug("subscription.gone", extra={"topic": topic_filter})
 
 
 def _raw(received: Received) -> Message[bytes]:

@@ -27,8 +27,9 @@ from kepm_plugin.plugin import Plugin
 from kepm_plugin.store import Store, memory_store, open_store
 
 from ._deployed import warn_of_denials
-from ._serve import Outcome, Serving, Surroundings
+from ._serve import Serving
 from ._stop import CUT_OFF, Stopping, other_threads, stop_on_signals
+from ._surroundings import Outcome, Surroundings
 
 log = logging.getLogger("kepm_plugin.runtime")
 

@@ -77,12 +77,34 @@ def broker_address(values: Mapping[str, str]) -> tuple[str, int]:
 
 
 class LiveSettings:
-    """The current snapshot of one plugin, and the ways to change it."""
+    """The current snapshot of one plugin, and the ways to change it.
 
-    def __init__(self, agent: Agent, plugin_id: str, kind: type[Settings]) -> None:
+    Args:
+        agent: Where the values are.
+        plugin_id: Whose they are.
+        kind: What they are parsed to.
+        taken: Is given each snapshot that is to count from now on.
+        changed: Awaited after a snapshot that differs from the one before was taken.
+        refused: Is told of values that break a rule, so that the last good ones stay; None when that is over.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        plugin_id: str,
+        kind: type[Settings],
+        *,
+        taken: Callable[[Any], object],
+        changed: Callable[[Change[Any]], Awaitable[object]],
+        refused: Callable[[SettingsError | None], object],
+    ) -> None:
         self._agent, self._plugin_id, self._kind = agent, plugin_id, kind
+        self._taken, self._changed, self._told = taken, changed, refused
         self._values: dict[str, str] = {}
-        self._refused: dict[str, str] | None = None
+        self._bad_values: dict[str, str] | None = None
+        self._refused: SettingsError | None = None
+        # One look at a time: an older answer must not replace a newer one.
+        self._lock = anyio.Lock()
         self.current: Any = None
 
     def take(self, values: dict[str, str]) -> None:
@@ -92,75 +114,80 @@ class LiveSettings:
             SettingsError: They break a rule.
         """
         self.current, self._values = self._kind.parse(values), values
+        self._taken(self.current)
 
-    async def refresh(self) -> tuple[Change[Any] | None, SettingsError | None]:
-        """Ask the agent; return what changed, or what is wrong with the new values (the old ones stay, told once).
+    async def refresh(self) -> None:
+        """Ask the agent for the settings now, and take them.
 
         Raises:
+            SettingsError: They break a rule; the last good ones stay.
             AgentError: The agent refused or could not be reached.
         """
-        values = await self._agent.settings(self._plugin_id)
-        if values in (self._values, self._refused):
-            return None, None
-        try:
-            new = self._kind.parse(values)
-        except SettingsError as exc:
-            self._refused = values
-            return None, exc
-        old, self.current = self.current, new
-        self._values, self._refused = values, None
+        async with self._lock:
+            change = self._change_to(await self._agent.settings(self._plugin_id))
+        if change is not None:
+            self._taken(change.new)
+            await self._changed(change)
+        if self._refused is not None:
+            raise SettingsError(str(self._refused), key=self._refused.key, rule=self._refused.rule)
+
+    def _change_to(self, values: dict[str, str]) -> Change[Any] | None:
+        if values == self._bad_values:
+            return None
+        old, new = self.current, self.current
+        if values != self._values:
+            try:
+                new = self._kind.parse(values)
+            except SettingsError as exc:
+                self._bad_values, self._refused = values, exc
+                self._told(exc)
+                return None
+        if self._refused is not None:
+            self._bad_values = self._refused = None
+            self._told(None)
+        self.current, self._values = new, values
         names = difference(old, new)
-        return (Change(old=old, new=new, names=names) if names else None), None
+        return Change(old=old, new=new, names=names) if names else None
 
     async def write(self, changes: Mapping[str, Any]) -> None:
-        """Write attributes that changed, one by one, in the order in which they are declared.
+        """Write attributes that changed, one by one, in the order in which they are declared, and take them.
 
         Raises:
             SettingsError: A value breaks a rule; nothing was written.
             AgentError: The agent refused or could not be reached.
         """
         known = {field.name: field for field in fields_of(self._kind)}
-        for name in changes:
-            if name not in known:
-                raise SettingsError(
-                    f"{self._kind.__name__} has no setting {name!r}", key=name, rule="a declared attribute"
-                )
         # A whole new snapshot is made first, so that every rule has been checked before anything is written.
         self._kind(**{name: changes.get(name, getattr(self.current, name)) for name in known})
         for name, field in known.items():
             if name in changes:
                 await self._agent.put_setting(self._plugin_id, field.key, encode(changes[name]))
+        await self._refresh_for_caller()
 
     async def revert(self) -> None:
-        """Have the agent go back to the plugin's file.
+        """Have the agent go back to the plugin's file, and take what that holds.
 
         Raises:
             AgentError: The agent refused or could not be reached.
+            SettingsError: The file breaks a rule; the last good values stay.
         """
         await self._agent.revert(self._plugin_id)
+        await self._refresh_for_caller()
 
-    async def watch(
-        self,
-        interval: float,
-        changed: Callable[[Change[Any]], Awaitable[None]],
-        refused: Callable[[SettingsError], None],
-        awake: Callable[[], bool],
-    ) -> None:
+    async def _refresh_for_caller(self) -> None:
+        await self.refresh()
+        self._taken(self.current)  # Once more: what a call has changed it sees, even where `watch` was quicker.
+
+    async def watch(self, interval: float, awake: Callable[[], bool]) -> None:
         """Look at the settings again and again, every `interval` seconds with 10 % jitter, while `awake`."""
         random = Random()  # noqa: S311  jitter, no secret
         while True:
             await anyio.sleep(interval * random.uniform(0.9, 1.1))
-            if not awake():
-                continue
-            try:
-                change, error = await self.refresh()
-            except AgentError as exc:
-                log.debug("settings.unread", extra={"reason": str(exc)})
-                continue
-            if error is not None:
-                refused(error)
-            if change is not None:
-                await changed(change)
+            if awake():
+                try:
+                    await self.refresh()
+                except (AgentError, SettingsError) as exc:  # `refused` was told when it was new.
+                    log.debug("settings.unread", extra={"reason": str(exc)})
 
 
 async def system_settings(agent: Agent) -> dict[str, str]:

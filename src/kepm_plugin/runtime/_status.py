@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from typing import Final
 
 import anyio
 
@@ -12,6 +13,9 @@ from kepm_plugin.message import Publication, encode_json
 from kepm_plugin.plugin import Plugin
 
 log = logging.getLogger("kepm_plugin.runtime")
+
+
+ENDING: Final = ("stopping", "stopped")
 
 
 class Status:
@@ -46,7 +50,9 @@ class Status:
         return "; ".join(self._troubles.values()) if self.state == "degraded" else self._reason
 
     def change(self, state: State, reason: str = "") -> None:
-        """Log and publish a new state; the same one again is nothing new."""
+        """Log and publish a new state; the same one again is nothing new, and who stops does not run again."""
+        if self._state in ENDING and state not in ENDING:
+            return
         before = self.state, self.reason
         self._state, self._reason = state, reason
         self._tell(before)

@@ -136,7 +136,7 @@ class Hosted(Generic[P]):
             SettingsError: The plugin refuses it, and keeps its last good settings.
         """
         self.agent.stored[key] = _text(value)
-        await self._serving.refresh_settings()
+        await self._serving.settings.refresh()
 
     async def lose_link(self) -> None:
         """Cut the plugin's connection, and return when it serves again.
@@ -144,7 +144,7 @@ class Hosted(Generic[P]):
         Raises:
             NoAnswer: It does not.
         """
-        linked = self._serving.next_link()
+        linked = self._serving.uplink.next_up()
         self.broker.cut(self.plugin.id)
         with anyio.move_on_after(TIMEOUT):
             await linked.wait()
@@ -232,7 +232,7 @@ async def hosted(
         host = Hosted[P](serving, agent, broker, stop)
         async with bare_task_group() as tasks:
             tasks.start_soon(host.run, name="kepm.hosted")
-            await serving.serving.wait()
+            await serving.uplink.serving.wait()
             yield host
             stop.set()
 

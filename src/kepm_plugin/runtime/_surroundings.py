@@ -1,0 +1,50 @@
+"""What a run of a plugin needs from outside, and how it ends."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+import anyio
+
+from kepm_plugin.contract import Contract
+from kepm_plugin.errors import KepmError
+from kepm_plugin.link import Deliver, Session
+from kepm_plugin.logs import LogControl, LogPipe
+from kepm_plugin.message import Publication
+from kepm_plugin.store import Store
+
+from ._settings import Agent
+
+OpenSession = Callable[[str, int, Publication | None, Deliver], AbstractAsyncContextManager[Session]]
+"""Connects to the broker at host and port, with a last will."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a plugin runs in; the real thing, or a test's."""
+
+    agent: Agent
+    open_session: OpenSession
+    store: Store
+    pipe: LogPipe
+    logs: LogControl
+    contract: Contract
+    stop: anyio.Event
+    """Set when the process is asked to stop."""
+    try_lock: Callable[[], bool]
+    """Try to become the one copy that handles."""
+    orphaned: Callable[[], bool]
+    """Whether the process that launched us is gone."""
+    start_budget: float = 60.0
+    """Seconds for which refusals of the agent are not final."""
+    lock_retry: float = 0.05
+    """Seconds between two tries of a copy that stands by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    error: KepmError | None
+    cut_off: bool
+    """Whether handlers had to be cut off."""
