@@ -122,13 +122,13 @@ async def test_a_process_that_the_agent_did_not_launch_is_refused(root: Path, br
         assert "which the agent did not launch" in line
 
 
-@pytest.mark.parametrize("client_id", ["", "Q", "p", "PP", "P-1"])
-async def test_a_client_id_that_does_not_name_the_plugin_is_refused(root: Path, client_id: str) -> None:
+async def test_a_client_id_that_does_not_name_the_plugin_is_refused(root: Path) -> None:
     async with staged(root, "mosquitto") as stage:
-        for level, expected in ((4, 2), (5, 0x85)):
-            peer, _, code = await stage.connect(client_id, version=level)
-            assert code == expected
-            await peer.closed()
+        for client_id in ("", "Q", "p", "PP", "P-1"):
+            for level, expected in ((4, 2), (5, 0x85)):
+                peer, _, code = await stage.connect(client_id, version=level)
+                assert code == expected, client_id
+                await peer.closed()
         await stage.lines.wait_for("the client id does not name the plugin")
 
 
