@@ -3,6 +3,7 @@
 #   make demo    a plugin under the local agent, end to end, from real processes
 #   make test    all tests with coverage; the legs on a real broker need mosquitto
 #   make check   ruff, mypy, pyright
+#   make bundle  the example as a program for endpoints, in dist/agent-root
 #   make clean   removes what the above left behind, but for .venv
 
 SHELL := /bin/sh
@@ -11,7 +12,7 @@ PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check --no-input
 # Debian keeps mosquitto where only root's PATH leads.
 WITH_SBIN := PATH="$$PATH:/usr/local/sbin:/usr/sbin"
 
-.PHONY: demo test check clean
+.PHONY: demo test check bundle clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.dev
@@ -31,18 +32,25 @@ check: $(VENV)/.test
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pyright
 
+bundle: $(VENV)/.package
+	$(VENV)/bin/kepm-plugin package plugins/my_worker/my_worker.py -o dist/agent-root
+
 clean:
 	rm -rf build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests plugins packaging -name __pycache__ -prune -exec rm -rf {} +
 
-# One stamp per extra, newer than pyproject.toml; `test` holds `dev`.
+# One stamp per extra, newer than pyproject.toml; `test` holds the others.
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --editable '.[dev]'
 	@touch $@
 
+$(VENV)/.package: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --editable '.[package]'
+	@touch $@
+
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --editable '.[test]'
-	@touch $@ $(VENV)/.dev
+	@touch $@ $(VENV)/.dev $(VENV)/.package
 
 # PYTHON=… names an interpreter; without it, the first one that is new enough.
 $(VENV)/bin/python:

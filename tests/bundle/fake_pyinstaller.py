@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--distpath", type=Path, required=True)
     parser.add_argument("--paths", action="append", default=[])
-    parser.add_argument("--fake", choices=("failure", "silence", "one-file", "missing-module", "wide-modes"))
+    parser.add_argument("--fake")
     given, _ = parser.parse_known_args()
     if given.fake == "failure":
         print("1 INFO: at work\nsomething: the reason\n", file=sys.stderr)
@@ -39,6 +39,8 @@ def main() -> None:
     paths = "[]" if given.fake == "missing-module" else repr(given.paths)
     program.write_text(PROGRAM.format(python=sys.executable, paths=paths), "utf-8")
     program.chmod(0o700)
+    if given.fake == "no-program":
+        program.unlink()
     (bundle / "_internal" / "lib" / "one.so").touch()
     if given.fake == "wide-modes":
         for path in bundle.rglob("*"):

@@ -84,6 +84,7 @@ def test_a_bundle_takes_the_place_of_an_older_one_whole(package: Package, out: P
         ("failure", "PyInstaller ended with code 3: something: the reason"),
         ("silence", "PyInstaller ended with code 3: nothing was said"),
         ("one-file", "PyInstaller made no folder Small; leave out the option that makes it a file"),
+        ("no-program", "the frozen program does not run: [Errno 2] No such file or directory"),
         ("missing-module", "the frozen program does not start: ModuleNotFoundError: No module named 'small'"),
     ],
 )

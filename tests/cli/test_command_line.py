@@ -11,7 +11,7 @@ from kepm_plugin import __version__
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
-COMMANDS = ("gen-manifest", "validate", "schema", "run", "dev", "send", "settings")
+COMMANDS = ("gen-manifest", "validate", "schema", "run", "package", "dev", "send", "settings")
 
 
 def one_line(told: str) -> str:

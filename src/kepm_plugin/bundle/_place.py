@@ -61,7 +61,5 @@ def install(built: Path, place: Path, manifest: bytes, manifest_path: Path, stag
 def _make(folder: Path) -> None:
     """Make a folder with our mode, whatever the umask is; one that exists is left as it is."""
     if not folder.is_dir():
-        if not folder.parent.is_dir():
-            _make(folder.parent)
         folder.mkdir()
         folder.chmod(FOLDER)
