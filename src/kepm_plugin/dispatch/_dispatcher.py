@@ -15,6 +15,7 @@ from anyio.abc import TaskStatus
 
 from kepm_plugin.contract import Contract
 from kepm_plugin.errors import StoreError
+from kepm_plugin.eventloop import bare_task_group
 from kepm_plugin.message import Decoded, Message, Received, command_decoder, decoder
 from kepm_plugin.plugin import HandlerRoute, holding_settings
 from kepm_plugin.store import Journalled, Store
@@ -229,9 +230,9 @@ class Dispatcher:
         Raises:
             StoreError: The journal cannot be read back.
         """
-        async with anyio.create_task_group() as outer:
+        async with bare_task_group() as outer:
             outer.start_soon(self._release_held, name="kepm.journal")
-            async with anyio.create_task_group() as workers:
+            async with bare_task_group() as workers:
                 for lane in self._lanes:
                     for number in range(lane.slots):
                         workers.start_soon(self._work, lane, name=f"kepm.lane.{lane.route.spec.name}[{number}]")

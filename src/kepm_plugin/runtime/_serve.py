@@ -11,7 +11,7 @@ import anyio.abc
 
 from kepm_plugin.contract import SYSTEM_PLUGIN, link_topic
 from kepm_plugin.dispatch import Dispatcher, Failure, guarded
-from kepm_plugin.errors import InstanceError, KepmError, LinkLost, SettingsError, StoreError, UnknownPlugin
+from kepm_plugin.errors import InstanceError, KepmError, SettingsError, StoreError, UnknownPlugin
 from kepm_plugin.eventloop import bare_task_group, loop_clock, run_soon_on_loop
 from kepm_plugin.link import Link
 from kepm_plugin.message import Publication
@@ -201,12 +201,13 @@ class Serving:
     async def _keep_link(self, link: Link, *, task_status: Any) -> None:
         closed = anyio.Event()
         task_status.started(closed)
-        with self._link_scope:
-            try:
+        try:
+            with self._link_scope:
                 await link.run()
-            except LinkLost as exc:
-                self.end(exc)
-        closed.set()
+        except KepmError as exc:  # The budget is spent, or something that trying again does not mend.
+            self.end(exc)
+        finally:
+            closed.set()
 
     async def _wait_for_stop(self) -> None:
         await self._around.stop.wait()
