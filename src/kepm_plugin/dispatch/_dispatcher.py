@@ -23,7 +23,7 @@ from kepm_plugin.topics import Router, matches
 
 from ._call import Call, Failure, attempted
 from ._lane import Lane, Work
-from ._outcome import Answer, Counters, Outcomes, Trouble, identity
+from ._outcome import Answer, Counters, Outcomes, Redact, Trouble, identity
 
 log = logging.getLogger("kepm_plugin.dispatch")
 
@@ -66,6 +66,7 @@ class Dispatcher:
         answer: Answer,
         contract: Contract,
         trouble: Trouble,
+        redact: Redact,
     ) -> None:
         self._plugin, self._store, self._contract = plugin, store, contract
         self._journal = plugin.journal
@@ -73,7 +74,7 @@ class Dispatcher:
         responses = [route.response.filter(plugin.id) for route in routes if route.response is not None]
         self._troubles: dict[str, str] = {}
         self._report = trouble
-        self._outcomes = Outcomes(plugin.id, responses, store, answer, contract, self._trouble)
+        self._outcomes = Outcomes(plugin.id, responses, store, answer, contract, self._trouble, redact)
         self._lanes = [self._lane(route) for route in routes]
         entries: list[tuple[str, Lane | Direct]] = [(lane.route.filter, lane) for lane in self._lanes]
         self._router: Router[Lane | Direct] = Router(entries + list(direct.items()))

@@ -23,6 +23,12 @@ Answer = Callable[[Publication, int | None], None]
 Trouble = Callable[[str, str | None], object]
 """Is told what degrades the plugin, by source; None says that it is over."""
 
+Redact = Callable[[str, int], str]
+"""Returns at most so many characters of a text, without secrets: they are never stored."""
+
+DETAILS = 20_000
+"""Characters of a dead letter's details, which are mostly a traceback."""
+
 
 @dataclass(slots=True)
 class Counters:
@@ -55,10 +61,12 @@ class Outcomes:
         answer: Answer,
         contract: Contract,
         trouble: Trouble,
+        redact: Redact,
     ) -> None:
         self.counters = Counters()
         self._plugin_id, self._responses = plugin_id, tuple(responses)
         self._store, self._answer, self._contract, self._trouble = store, answer, contract, trouble
+        self._redact = redact
 
     def undecoded(self, lane: Lane, work: Work, failure: Failure) -> None:
         """End a message whose payload is not what the handler takes."""
@@ -106,6 +114,7 @@ class Outcomes:
 
     def _bury(self, lane: Lane, work: Work, correlation: object, reason: str, details: str, *, answer: str) -> None:
         publication = self._response(lane, work, self._no(work.received, correlation, answer))
+        details = self._redact(details, DETAILS)
         try:
             kept = self._store.bury(
                 work.received, reason=reason, details=details, id=work.id, answers=[publication] if publication else []

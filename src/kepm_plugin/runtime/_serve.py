@@ -17,6 +17,7 @@ from kepm_plugin.link import Link
 from kepm_plugin.message import Publication
 from kepm_plugin.outbox import Outbox
 from kepm_plugin.plugin import Every, Gap, Plugin
+from kepm_plugin.records import Redactor
 from kepm_plugin.settings import Change, secrets_of
 
 from ._host import PluginHost
@@ -47,7 +48,8 @@ class Serving:
         self._kind, self._around = kind, around
         self.plugin = kind()
         self.outbox = Outbox(loop_clock())
-        self.status = Status(kind, around.contract, self.outbox.put_soon, self._report)
+        self._redactor = Redactor(self.secrets)
+        self.status = Status(kind, around.contract, self.outbox.put_soon, self._report, self._redact)
         self.settings = LiveSettings(
             around.agent,
             kind.id,
@@ -79,6 +81,10 @@ class Serving:
         """Return the values that no log may show."""
         return frozenset() if self.settings.current is None else secrets_of(self.settings.current)
 
+    def _redact(self, text: str, limit: int) -> str:
+        self._redactor.refresh()
+        return self._redactor.text(text, limit)
+
     async def run(self) -> Outcome:
         """Serve until asked to stop, or until there is no sense in going on.
 
@@ -108,6 +114,7 @@ class Serving:
             self._answer,
             self._around.contract,
             self.status.trouble,
+            self._redact,
         )
         await self._live(link, dispatcher)
         return Outcome(self._error, self._cut_off)

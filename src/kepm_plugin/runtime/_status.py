@@ -17,6 +17,9 @@ log = logging.getLogger("kepm_plugin.runtime")
 
 ENDING: Final = ("stopping", "stopped")
 
+REASON: Final = 2_000
+"""Characters of a reason that are told."""
+
 
 class Status:
     """Keeps the state and publishes it while the link is up; only the newest report matters, so none waits."""
@@ -27,8 +30,10 @@ class Status:
         contract: Contract,
         publish: Callable[[Publication], object],
         report: Callable[[], dict[str, object]],
+        redact: Callable[[str, int], str],
     ) -> None:
         self._plugin, self._contract, self._publish, self._report = plugin, contract, publish, report
+        self._redact = redact
         self._state: State = "starting"
         self._reason = ""
         self._troubles: dict[str, str] = {}
@@ -90,7 +95,7 @@ class Status:
     def _publication(self, state: State, reason: str, details: dict[str, object]) -> Publication:
         body = self._contract.status(
             state=state,
-            reason=reason,
+            reason=self._redact(reason, REASON),
             version=self._plugin.version,
             process=os.getpid(),
             time=time.time(),
