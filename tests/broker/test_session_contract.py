@@ -179,6 +179,14 @@ async def test_a_retained_message_greets_who_comes_later(broker: Any, inbox: Any
     assert (message.payload, message.retained) == (b"running", True)
 
 
+async def test_an_empty_retained_message_ends_what_was_retained(broker: Any, inbox: Any) -> None:
+    async with broker.open("Caller") as caller, broker.open("Plugin", inbox.deliver) as plugin:
+        await published(caller, Publication(broker.topic("Status"), b"running", retain=True))
+        await published(caller, Publication(broker.topic("Status"), b"", retain=True))
+        await plugin.subscribe([broker.topic("Status")], 1)
+        assert await marker(caller, inbox, broker.topic("Status")) == []
+
+
 async def test_an_unsubscribed_topic_is_silent(broker: Any, inbox: Any) -> None:
     async with broker.open("Caller") as caller, broker.open("Plugin", inbox.deliver) as plugin:
         await plugin.subscribe([broker.topic("a"), broker.topic("b")], 1)

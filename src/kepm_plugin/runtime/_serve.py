@@ -74,8 +74,8 @@ class Serving:
         self._deadline = 0.0
         self._error: KepmError | None = None
         self._cut_off = False
-        self._link_scope = anyio.CancelScope()
-        self._tasks: anyio.abc.TaskGroup | None = None
+        self._link_scope, self._flush_scope = anyio.CancelScope(), anyio.CancelScope()
+        self._tasks: anyio.abc.TaskGroup
 
     def secrets(self) -> frozenset[str]:
         """Return the values that no log may show."""
@@ -214,6 +214,7 @@ class Serving:
         except KepmError as exc:  # The budget is spent, or something that trying again does not mend.
             self.end(exc)
         finally:
+            self._flush_scope.cancel()  # Nothing more can be sent.
             closed.set()
 
     async def _wait_for_stop(self) -> None:
@@ -262,7 +263,8 @@ class Serving:
         crashed = "" if self._ended.is_set() else "crashed"
         self.status.change("stopped", crashed if self._error is None else str(self._error))
         if self.status.up:
-            with anyio.move_on_after(min(max(self._rest(), CLOSING), FLUSH)):
+            self._flush_scope.deadline = anyio.current_time() + min(max(self._rest(), CLOSING), FLUSH)
+            with self._flush_scope:
                 await self._shipper.rest()
                 await self.outbox.flushed()
         self._link_scope.cancel()
@@ -285,8 +287,7 @@ class Serving:
             log.error("answer.kept", extra={"reason": str(exc)})
 
     def _reconnected(self, gap: Gap) -> None:
-        if self._tasks is not None:
-            self._tasks.start_soon(self._call, self.plugin.on_reconnect, gap, name="kepm.on_reconnect")
+        self._tasks.start_soon(self._call, self.plugin.on_reconnect, gap, name="kepm.on_reconnect")
 
     def _take_settings(self, settings: Any) -> None:
         self.plugin.settings = settings

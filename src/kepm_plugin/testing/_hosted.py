@@ -173,9 +173,9 @@ class Hosted(Generic[P]):
     def _saw(self, publication: Publication) -> None:
         self._seen.append(publication)
         self._more.set()
+        self._more = anyio.Event()
 
     async def _wait(self, wanted: str) -> None:
-        self._more = anyio.Event()
         with anyio.move_on_after(TIMEOUT):
             await self._more.wait()
             return

@@ -1,0 +1,122 @@
+"""The testing kit as an author uses it: what it does, and what it says when something is missing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from kepm_plugin import Handler, Message, Plugin, Publisher
+from kepm_plugin.errors import NoAnswer, PluginDefinitionError
+from kepm_plugin.testing import hosted
+from tests.engine.world import JSON, World
+
+on_mock_clock = pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
+
+
+@dataclass
+class Scan:
+    folder: str
+    depth: int = 1
+
+
+class P(Plugin):
+    id = "P"
+    findings = Publisher[Any]("Findings/{severity}")
+
+
+@P.command("scan")
+class ScanHandler(Handler[P]):
+    concurrency = 2
+
+    async def handle(self, message: Message[Scan]) -> JSON:
+        await self.plugin.findings.publish(message.payload, severity="low")
+        if message.payload.folder == "slow":
+            await anyio.sleep(1)
+        return {"folder": message.payload.folder, "depth": message.payload.depth, "qos": message.qos}
+
+
+async def test_a_command_is_given_as_one_value_or_field_by_field() -> None:
+    async with hosted(P) as host:
+        for given in (
+            await host.command("scan", Scan("/etc", 2)),
+            await host.command("scan", {"folder": "/etc", "depth": 2}),
+            await host.command("scan", folder="/etc", depth=2),
+            await host.command("scan", {"folder": "/etc"}, depth=2),
+        ):
+            assert (given["ok"], given["result"]) == (True, {"folder": "/etc", "depth": 2, "qos": 1})
+        with pytest.raises(TypeError, match="a command's payload is an object, not list"):
+            await host.command("scan", [1])
+
+
+@on_mock_clock
+async def test_commands_at_the_same_time_get_each_its_own_answer() -> None:
+    answers: dict[str, Any] = {}
+
+    async def ask(folder: str) -> None:
+        answers[folder] = (await host.command("scan", folder=folder))["result"]["folder"]
+
+    async with hosted(P) as host, anyio.create_task_group() as tasks:
+        for folder in ("slow", "quick"):
+            tasks.start_soon(ask, folder)
+    assert answers == {"slow": "slow", "quick": "quick"}
+
+
+async def test_what_is_published_can_be_looked_at_and_waited_for() -> None:
+    async with hosted(P) as host:
+        assert host.published("Findings/+") == []
+        await host.plugin.findings.publish(b"\xff", severity="high")
+        await host.plugin.findings.publish({"a": 1}, severity="low")
+        assert await host.until_published("Findings/+", 2) == [b"\xff", {"a": 1}]
+        assert host.published("/P/Findings/high") == [b"\xff"]
+        await host.publish("", b"to the primary topic")
+        assert host.published("") == [b"to the primary topic"]
+
+
+@on_mock_clock
+async def test_what_does_not_come_is_an_error_that_says_what_came_instead() -> None:
+    async with hosted(P) as host:
+        with pytest.raises(NoAnswer, match=r"1 message\(s\) on 'Findings/high' .* within 5 s; .*: .*P/Status"):
+            await host.until_published("Findings/high")
+        with pytest.raises(NoAnswer, match=r"an answer on 'P/Responses/unknown'"):
+            await host.command("unknown")
+        host.broker.up = False
+        with pytest.raises(NoAnswer, match="did not reconnect within 5 s"):
+            await host.lose_link()
+
+
+async def test_a_failing_assertion_comes_out_as_itself() -> None:
+    with pytest.raises(AssertionError, match="mine"):
+        async with hosted(P):
+            raise AssertionError("mine")
+
+
+async def test_wrong_declarations_come_out_as_themselves() -> None:
+    class Abstract(Plugin, abstract=True): ...
+
+    with pytest.raises(PluginDefinitionError, match="Abstract is abstract"):
+        async with hosted(Abstract):
+            pytest.fail("it must not run")
+
+
+async def test_stop_tells_how_the_run_ended() -> None:
+    async with hosted(P) as host:
+        outcome = await host.stop()
+        assert (outcome.error, outcome.cut_off) == (None, False)
+        assert host.published("Status")[-1]["state"] == "stopped"
+
+
+async def test_with_a_folder_the_journal_is_in_files(tmp_path: Path) -> None:
+    async with hosted(P, data_dir=tmp_path) as host:
+        assert (await host.command("scan", folder="/etc"))["ok"]
+    assert (tmp_path / "plugin.db").exists()
+
+
+async def test_a_command_at_qos_0_is_answered_too() -> None:
+    world = World(P)
+    async with world.running():
+        await world.served()
+        world.send("P/Commands/scan", {"folder": "/etc"}, qos=0)
+        await world.until(lambda: world.on("P/Responses/scan"))
+    assert world.on("P/Responses/scan")[0]["result"]["qos"] == 0
