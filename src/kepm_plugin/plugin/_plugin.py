@@ -93,6 +93,9 @@ class Plugin:
     def topic(cls, topic: str) -> Registration[Self]:
         """Register a handler class for a topic, relative to the plugin's id; `""` is the primary topic.
 
+        `{name}` stands for one level, a last `{name:path}` for the rest, none included; their values are in
+        `message.params`. A leading slash makes the topic absolute. Of several handlers the most specific takes a message.
+
         Raises:
             PluginDefinitionError: Topic or handler is wrong; the message has the remedy.
         """
@@ -101,6 +104,8 @@ class Plugin:
     @classmethod
     def command(cls, command: str) -> Registration[Self]:
         """Register a handler class for `Commands/<command>`; its result is published on `Responses/<command>`.
+
+        A command has parameters as a topic has: `scan/{host}` is answered on `Responses/scan/{host}`, host by host.
 
         Raises:
             PluginDefinitionError: Command or handler is wrong; the message has the remedy.
