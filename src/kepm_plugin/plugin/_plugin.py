@@ -93,8 +93,8 @@ class Plugin:
     def topic(cls, topic: str) -> Registration[Self]:
         """Register a handler class for a topic, relative to the plugin's id; `""` is the primary topic.
 
-        `{name}` stands for one level, a last `{name:path}` for the rest, none included; their values are in
-        `message.params`. A leading slash makes the topic absolute. Of several handlers the most specific takes a message.
+        `{name}` stands for one level, a last `{name:path}` for the rest, which may be empty; their values are in
+        `message.params`. A leading slash makes the topic absolute. One handler takes a message, the most specific one.
 
         Raises:
             PluginDefinitionError: Topic or handler is wrong; the message has the remedy.
