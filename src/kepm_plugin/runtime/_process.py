@@ -4,8 +4,8 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Generator
-from contextlib import AsyncExitStack, contextmanager
+import traceback
+from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import anyio
 from kepm_plugin.agent import find_api_base, open_agent
 from kepm_plugin.broker import BrokerAddress, ProtocolChoice, SessionOptions, open_session
 from kepm_plugin.contract import ASSUMED, Contract
-from kepm_plugin.errors import KepmError, StoreError
+from kepm_plugin.errors import KepmError
 from kepm_plugin.folder import data_folder
 from kepm_plugin.instance import RETRY, Launcher, instance_lock, refuse_job
 from kepm_plugin.link import Deliver
@@ -63,26 +63,30 @@ def run(kind: type[Plugin], options: RunOptions | None = None) -> int:
     backend: dict[str, Any] = {}
     if sys.platform == "win32":  # aiomqtt needs add_reader, which the default loop of Windows lacks.
         backend["loop_factory"] = asyncio.SelectorEventLoop
+    stopping, code = Stopping(), 1
     try:
         refuse_job(os.environ)
-        outcome = anyio.run(partial(_serve, kind, options, launcher), backend_options=backend)
+        outcome = anyio.run(partial(_serve, kind, options, launcher, stopping), backend_options=backend)
+        code = _told(outcome.error) if outcome.error is not None else CUT_OFF if outcome.cut_off else 0
     except KepmError as exc:
-        return _told(exc)
-    code = _told(outcome.error) if outcome.error is not None else CUT_OFF if outcome.cut_off else 0
-    if other_threads():
-        # A handler's thread cannot be stopped, and the interpreter would wait for it.
-        logging.shutdown()
-        os._exit(code)
+        code = _told(exc)
+    finally:
+        stopping.finish()
+        if other_threads():
+            # A thread of a handler cannot be stopped, and the interpreter would wait for it.
+            if sys.exc_info()[1] is not None:
+                traceback.print_exc()
+            logging.shutdown()
+            os._exit(code)
     return code
 
 
-async def _serve(kind: type[Plugin], options: RunOptions, launcher: Launcher) -> Outcome:
-    pipe = LogPipe()
-    stop, stopping = anyio.Event(), Stopping(kind.drain)
+async def _serve(kind: type[Plugin], options: RunOptions, launcher: Launcher, stopping: Stopping) -> Outcome:
+    pipe, stop = LogPipe(), anyio.Event()
     serving: Serving | None = None
     async with AsyncExitStack() as stack:
         # Installed first, so that the deadline is kept whatever the author's code does while it is loaded.
-        stack.enter_context(stop_on_signals(stopping, stop.set))
+        stack.enter_context(stop_on_signals(stopping, kind.drain, stop.set))
         logs = stack.enter_context(
             logging_to(pipe, source=kind.id, secrets=lambda: serving.secrets() if serving is not None else frozenset())
         )
@@ -93,17 +97,17 @@ async def _serve(kind: type[Plugin], options: RunOptions, launcher: Launcher) ->
             open_agent(base, ca_bundle=options.ca_bundle, peer=options.peer, contract=options.contract)
         )
         lock = stack.enter_context(instance_lock(kind.id, options.lock_dir))
-        store = stack.enter_context(_store(kind, options))
         around = Surroundings(
             agent=agent,
             open_session=_opener(kind, options),
-            store=store,
+            open_store=partial(_open_store, kind, options),
             pipe=pipe,
             logs=logs,
             contract=options.contract,
             stop=stop,
             try_lock=lock.try_acquire,
             orphaned=launcher.gone,
+            ending=stopping.count_down,
             start_budget=options.start_budget,
             lock_retry=RETRY,
         )
@@ -111,7 +115,6 @@ async def _serve(kind: type[Plugin], options: RunOptions, launcher: Launcher) ->
         outcome = await serving.run()
         log.info("plugin.stopped")
         logs.fallback(True)
-    stopping.finish()
     return outcome
 
 
@@ -131,21 +134,8 @@ def _opener(kind: type[Plugin], options: RunOptions) -> Any:
     return opener
 
 
-@contextmanager
-def _store(kind: type[Plugin], options: RunOptions) -> Generator[Store]:
-    if not kind.journal:
-        with memory_store() as store:
-            yield store
-        return
-    folder = data_folder(kind.id, options.data_dir, os.environ)
-    try:
-        opened = open_store(folder)
-    except OSError as exc:
-        raise StoreError(
-            f"the plugin's folder {folder} cannot be used: {exc}; make it writable, or pass --data-dir"
-        ) from exc
-    with opened as store:
-        yield store
+def _open_store(kind: type[Plugin], options: RunOptions) -> AbstractContextManager[Store]:
+    return open_store(data_folder(kind.id, options.data_dir, os.environ)) if kind.journal else memory_store()
 
 
 def _told(error: KepmError) -> int:

@@ -2,8 +2,8 @@
 
 import logging
 import sys
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -19,12 +19,14 @@ from kepm_plugin.outbox import Outbox
 from kepm_plugin.plugin import Every, Gap, Plugin
 from kepm_plugin.records import Redactor
 from kepm_plugin.settings import Change, secrets_of
+from kepm_plugin.store import Store
 
 from ._host import PluginHost
 from ._schedule import supervise, tick
 from ._settings import LiveSettings, broker_address, patiently
 from ._shipping import LogShipper
 from ._status import Status
+from ._stop import CUT_OFF
 from ._surroundings import Outcome, Surroundings
 from ._uplink import Reactions, Uplink
 
@@ -75,7 +77,11 @@ class Serving:
         self._error: KepmError | None = None
         self._cut_off = False
         self._link_scope, self._flush_scope = anyio.CancelScope(), anyio.CancelScope()
-        self._tasks: anyio.abc.TaskGroup
+        self._linked = False
+        self._opening: anyio.CancelScope | None = None
+        self._gap: Gap | None = None
+        self._gap_ended = anyio.Event()
+        self._store: Store
 
     def secrets(self) -> frozenset[str]:
         """Return the values that no log may show."""
@@ -102,6 +108,12 @@ class Serving:
             if not await self._unless_stopped(self._stand_by) or not await self._unless_stopped(self._read_settings):
                 return Outcome(None, False)
             self.status.change("starting")
+        # Not before: the copy that handled until now has written to it to the last moment.
+        with self._around.open_store() as self._store:
+            await self._handle()
+        return Outcome(self._error, self._cut_off)
+
+    async def _handle(self) -> None:
         routes = {route.filter: self.host.answered for route in self.declarations.requests}
         link = Link(self.uplink.connect, self.uplink, self.uplink.options())
         if self._kind.echo:
@@ -110,14 +122,13 @@ class Serving:
             self.plugin,
             self.declarations.handlers,
             routes,
-            self._around.store,
+            self._store,
             self._answer,
             self._around.contract,
             self.status.trouble,
             self._redact,
         )
         await self._live(link, dispatcher)
-        return Outcome(self._error, self._cut_off)
 
     async def _unless_stopped(self, step: Callable[[], Any]) -> bool:
         """Run a step that may take long; False when the process was asked to stop meanwhile."""
@@ -162,52 +173,56 @@ class Serving:
 
     async def _live(self, link: Link, dispatcher: Dispatcher) -> None:
         dispatcher.replay()
-        for number, publication in self._around.store.kept():
+        for number, publication in self._store.kept():
             self._answer(publication, number)
         async with bare_task_group() as outer:
-            self._tasks = outer
             outer.start_soon(self._shipper.run, name="kepm.logs")
-            linked: anyio.Event | None = None
+            outer.start_soon(self._wait_for_stop, name="kepm.stop")
+            linked = anyio.Event()
             try:
-                async with self._lifespan(), bare_task_group() as inner:
-                    lanes = anyio.Event()
-                    await inner.start(self._lanes, dispatcher, lanes, name="kepm.dispatch")
-                    linked = await outer.start(self._keep_link, link, name="kepm.link")
-                    self._start_schedule(inner)
-                    inner.start_soon(self._wait_for_stop, name="kepm.stop")
-                    await self._ended.wait()
-                    await self._drain(dispatcher, lanes)
-                    inner.cancel_scope.cancel()
+                await self._within_lifespan(partial(self._work, link, linked, dispatcher, outer))
             finally:
                 crash = sys.exc_info()[1]
                 if isinstance(crash, Exception):
                     log.critical("plugin.crashed", exc_info=crash)
+                    self._around.ending(CLOSING, 1)
                 with anyio.move_on_after(max(self._rest(), 0) + FLUSH, shield=True):
                     await self._say_goodbye(linked)
             outer.cancel_scope.cancel()
 
-    @asynccontextmanager
-    async def _lifespan(self) -> AsyncGenerator[None]:
+    async def _work(self, link: Link, linked: anyio.Event, dispatcher: Dispatcher, outer: anyio.abc.TaskGroup) -> None:
+        async with bare_task_group() as inner:
+            lanes = anyio.Event()
+            await inner.start(self._lanes, dispatcher, lanes, name="kepm.dispatch")
+            await outer.start(self._keep_link, link, linked, name="kepm.link")
+            self._start_schedule(inner)
+            await self._ended.wait()
+            await self._drain(dispatcher, lanes)
+            inner.cancel_scope.cancel()
+
+    async def _within_lifespan(self, work: Callable[[], Awaitable[None]]) -> None:
         # Around the whole of it: an author's task group inside must not find a scope of ours on top of its own.
         with anyio.CancelScope() as scope:
+            self._opening = scope  # Until it has opened, a request to stop need not wait for it.
             lifespan = self.plugin.lifespan()
             await lifespan.__aenter__()
+            self._opening = None
             try:
-                yield
+                await work()
             finally:
                 scope.deadline, scope.shield = anyio.current_time() + max(self._rest(), CLOSING), True
                 # Without the error, if there is one: it is not the author's to swallow.
                 await lifespan.__aexit__(None, None, None)
-        if scope.cancelled_caught:
+        if scope.cancelled_caught and self._opening is None:
             log.error("lifespan.cut_off", extra={"reason": "its end took longer than the drain deadline"})
 
     async def _lanes(self, dispatcher: Dispatcher, ended: anyio.Event, *, task_status: Any) -> None:
         await dispatcher.serve(task_status=task_status)
         ended.set()
 
-    async def _keep_link(self, link: Link, *, task_status: Any) -> None:
-        closed = anyio.Event()
-        task_status.started(closed)
+    async def _keep_link(self, link: Link, closed: anyio.Event, *, task_status: Any) -> None:
+        self._linked = True
+        task_status.started()
         try:
             with self._link_scope:
                 await link.run()
@@ -227,6 +242,9 @@ class Serving:
             self._error = error
             self._deadline = anyio.current_time() + self._drain_seconds()
             self._ended.set()
+            self._around.ending(self._drain_seconds(), CUT_OFF if error is None else error.exit_code)
+            if self._opening is not None:
+                self._opening.cancel()
             if isinstance(error, InstanceError):
                 self._link_scope.cancel()  # A new session would take that of the copy that comes after.
 
@@ -243,6 +261,7 @@ class Serving:
             else:
                 tasks.start_soon(supervise, self.plugin, one, self.status, name=f"kepm.background.{one.name}")
         tasks.start_soon(self.status.beat, name="kepm.heartbeat")
+        tasks.start_soon(self._tell_gaps, name="kepm.on_reconnect")
         tasks.start_soon(
             self.settings.watch,
             self._kind.settings_interval,
@@ -259,7 +278,7 @@ class Serving:
             self._cut_off = True
             log.error("handlers.cut_off", extra={"handlers": dispatcher.busy(), "seconds": self._drain_seconds()})
 
-    async def _say_goodbye(self, linked: anyio.Event | None) -> None:
+    async def _say_goodbye(self, linked: anyio.Event) -> None:
         crashed = "" if self._ended.is_set() else "crashed"
         self.status.change("stopped", crashed if self._error is None else str(self._error))
         if self.status.up:
@@ -268,7 +287,7 @@ class Serving:
                 await self._shipper.rest()
                 await self.outbox.flushed()
         self._link_scope.cancel()
-        if linked is not None:
+        if self._linked:
             await linked.wait()
 
     # --- small parts --------------------------------------------------------------------------------------------------
@@ -282,12 +301,28 @@ class Serving:
 
     def _sent(self, kept: int) -> None:
         try:
-            self._around.store.sent([kept])
+            self._store.sent([kept])
         except StoreError as exc:
             log.error("answer.kept", extra={"reason": str(exc)})
 
     def _reconnected(self, gap: Gap) -> None:
-        self._tasks.start_soon(self._call, self.plugin.on_reconnect, gap, name="kepm.on_reconnect")
+        """Note a gap; those that come while the plugin is still being told of one are told as one."""
+        if (before := self._gap) is not None:
+            gap = Gap(
+                seconds=before.seconds + gap.seconds,
+                reason=gap.reason,
+                session_present=before.session_present and gap.session_present,
+                dropped=before.dropped + gap.dropped,
+            )
+        self._gap = gap
+        self._gap_ended.set()
+
+    async def _tell_gaps(self) -> None:
+        while True:
+            await self._gap_ended.wait()
+            self._gap_ended = anyio.Event()
+            gap, self._gap = self._gap, None
+            await self._call(self.plugin.on_reconnect, gap)
 
     def _take_settings(self, settings: Any) -> None:
         self.plugin.settings = settings

@@ -24,52 +24,52 @@ GRACE: Final = 0.5
 
 
 class Stopping:
-    """From the first request to stop on, a thread waits for the deadline: the event loop may be blocked for ever."""
+    """From the first reason to stop on, a thread waits for the deadline: the event loop may be blocked for ever."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._begun = False
+    def __init__(self) -> None:
+        self._counting = False
         self._finished = False
 
-    def begin(self) -> bool:
-        """Start the countdown; False where it was running already."""
-        if self._begun:
-            return False
-        self._begun = True
-        # A bare thread: starting a threading.Thread takes locks, which a signal handler must not wait for.
-        _thread.start_new_thread(self._count_down, ())
-        return True
+    def count_down(self, seconds: float, code: int = CUT_OFF) -> None:
+        """Have the process end with `code` a little after so many seconds, unless it has; the first call counts."""
+        if not self._counting:
+            self._counting = True
+            # A bare thread: starting a threading.Thread takes locks, which a signal handler must not wait for.
+            _thread.start_new_thread(self._wait, (seconds, code))
 
     def finish(self) -> None:
-        """Say that the process is about to end by itself."""
+        """Say that the process is about to end by itself, with nothing left to wait for."""
         self._finished = True
 
-    def _count_down(self) -> None:
-        time.sleep(self._seconds + GRACE)
+    def _wait(self, seconds: float, code: int) -> None:
+        time.sleep(max(seconds, 0) + GRACE)
         if not self._finished:
-            exit_now(f"the drain deadline of {self._seconds:g} s has passed; this is where the process was:")
+            exit_now(f"{seconds:.3g} s were left to end, and have passed; this is where the process was:", code)
 
 
-def exit_now(reason: str) -> None:
+def exit_now(reason: str, code: int = CUT_OFF) -> None:
     """End the process from any thread, without waiting for anything."""
     # A handler that spins gives the interpreter away for 5 ms only at a time, and each line written asks for it anew.
     sys.setswitchinterval(1e-6)
     if sys.stderr is not None:
         print(f"kepm-plugin: {reason}", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
-    os._exit(CUT_OFF)
+    os._exit(code)
 
 
 @contextmanager
-def stop_on_signals(stopping: Stopping, stop: Callable[[], object]) -> Generator[None]:
-    """Call `stop` on the event loop at the first signal, end the process at once at the second."""
+def stop_on_signals(stopping: Stopping, seconds: float, stop: Callable[[], object]) -> Generator[None]:
+    """At the first signal call `stop` on the event loop, which has so many seconds; at the second end at once."""
     loop = asyncio.get_running_loop()
+    asked = False
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stopping.begin():
-            loop.call_soon_threadsafe(stop)
-        else:
+        nonlocal asked
+        if asked:
             exit_now("a second signal came")
+        asked = True
+        stopping.count_down(seconds)
+        loop.call_soon_threadsafe(stop)
 
     before = {number: signal.signal(number, handle) for name in SIGNALS if (number := getattr(signal, name, None))}
     try:

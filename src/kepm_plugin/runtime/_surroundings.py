@@ -1,7 +1,7 @@
 """What a run of a plugin needs from outside, and how it ends."""
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 
 import anyio
@@ -25,7 +25,8 @@ class Surroundings:
 
     agent: Agent
     open_session: OpenSession
-    store: Store
+    open_store: Callable[[], AbstractContextManager[Store]]
+    """Opens the plugin's file; called once this copy is the one that handles, as another may write to it before."""
     pipe: LogPipe
     logs: LogControl
     contract: Contract
@@ -35,6 +36,8 @@ class Surroundings:
     """Try to become the one copy that handles."""
     orphaned: Callable[[], bool]
     """Whether the process that launched us is gone."""
+    ending: Callable[[float, int], object] = lambda _seconds, _code: None
+    """Told, when the run begins to end, how many seconds it has and what the process then returns in any case."""
     start_budget: float = 60.0
     """Seconds for which refusals of the agent are not final."""
     lock_retry: float = 0.05

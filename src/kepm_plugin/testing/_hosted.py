@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -210,16 +211,13 @@ async def hosted(
         return frozenset() if serving is None else serving.secrets()
 
     pipe = LogPipe()
-    with (
-        logging_to(pipe, source=plugin.id, secrets=secrets, fallback=StringIO()) as logs,
-        memory_store() if data_dir is None else open_store(data_dir) as store,
-    ):
+    with logging_to(pipe, source=plugin.id, secrets=secrets, fallback=StringIO()) as logs:
         serving = Serving(
             plugin,
             Surroundings(
                 agent=agent,
                 open_session=open_session,
-                store=store,
+                open_store=memory_store if data_dir is None else partial(open_store, data_dir),
                 pipe=pipe,
                 logs=logs,
                 contract=ASSUMED,
