@@ -50,7 +50,7 @@ class Session(Protocol):
         ...
 
     async def subscribe(self, filters: Sequence[str], qos: int) -> None:
-        """Return when the broker has granted every filter. Raises BrokerRefused, LinkLost."""
+        """Return when the broker has granted every filter, of one or more. Raises BrokerRefused, LinkLost."""
         ...
 
     async def unsubscribe(self, filters: Sequence[str]) -> None:
@@ -98,7 +98,7 @@ class LinkOptions:
     """How patient to be. Times are in seconds."""
 
     filters: Callable[[], Sequence[str]]
-    """What to subscribe, asked at each connect."""
+    """What to subscribe, asked at each connect; a plugin that only publishes has nothing."""
     qos: int = 1
     echo_topic: str | None = None
     budget: float = 600.0
@@ -212,9 +212,9 @@ class Link:
         connected = slept = False
         try:
             async with self._connect(deliver) as session:
-                await session.subscribe(self._options.filters(), self._options.qos)
+                if filters := self._options.filters():
+                    await session.subscribe(filters, self._options.qos)
                 connected = True
-                self._heard = self._now()
                 gap = None
                 if self.connects:
                     seconds = self._now() - away.since
@@ -231,12 +231,11 @@ class Link:
 
     def _received(self, batch: Sequence[Received], session: Session) -> None:
         self._heard = self._now()
-        if batch:
-            self._observer.received(batch, session)
+        self._observer.received(batch, session)
 
     def echo(self, received: Received) -> None:
         """Take what came on the echo's topic; only our own nonce proves anything."""
-        if self._nonce and received.payload == self._nonce:
+        if received.payload == self._nonce:
             self._echoed.set()
 
     async def _watch(self, session: Session) -> str:
@@ -287,7 +286,8 @@ class Link:
             if self._proven and not came and not late and self._heard <= sent:
                 return "the echo did not come back"
             since = sent if late else self._now()
-            while (rest := self._options.quiet - (self._now() - max(since, self._heard))) > 0:  # noqa: ASYNC110
+            # A rest too small for the clock would never pass.
+            while (rest := self._options.quiet - (self._now() - max(since, self._heard))) > 0.001:  # noqa: ASYNC110
                 await anyio.sleep(rest)  # What is received meanwhile puts it off; waking for each would cost more.
 
     async def _echo(self, session: Session) -> bool:

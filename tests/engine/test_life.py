@@ -331,9 +331,12 @@ async def test_a_second_copy_stands_by_without_a_connection_until_the_lock_is_fr
         await anyio.sleep(60)
         assert (world.places, world.outcome, world.serving.status.state) == ([], None, "standby")
         world.agent.system["broker.port"] = "1234"
-        world.lock_free = True
+        world.lock_free, world.broker.up = True, False
+        await anyio.sleep(1)
+        assert set(world.places) == {("127.0.0.1", 1234)}, "the settings are read again"
+        assert world.serving.status.reason == "the broker in memory is down"
+        world.broker.up = True
         await world.served()
-        assert world.places == [("127.0.0.1", 1234)], "the settings are read again"
         assert world.serving.status.state == "running"
 
 
@@ -522,6 +525,28 @@ async def test_answers_that_an_earlier_run_could_not_send_are_sent_once(tmp_path
         world = World(fresh(), store=store)
         async with world.running():
             await world.until(lambda: world.on("P/Responses/note"))
+            await anyio.wait_all_tasks_blocked()
+            assert store.kept() == []
+
+
+@on_mock_clock
+async def test_an_answer_waits_for_the_link_as_long_as_it_takes() -> None:
+    class P(Slow):
+        id = "P"
+        link_budget = 3600.0
+
+    with memory_store() as store:
+        world = World(P, store=store)
+        async with world.running():
+            await world.served()
+            world.send("P/Commands/wait", {"seconds": 5})
+            await anyio.sleep(1)
+            world.broker.kill()
+            await anyio.sleep(1800)
+            [(_, kept)] = store.kept()
+            assert kept.topic == "P/Responses/wait"
+            world.broker.up = True
+            await world.until(lambda: world.on("P/Responses/wait"))
             await anyio.wait_all_tasks_blocked()
             assert store.kept() == []
 

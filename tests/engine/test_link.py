@@ -155,6 +155,14 @@ async def test_the_plugin_is_up_when_its_subscriptions_are_confirmed() -> None:
         assert world.gaps == [None]
 
 
+async def test_without_anything_to_subscribe_the_plugin_is_up_all_the_same() -> None:
+    session = Scripted()
+    world = World(session, options={"filters": list})
+    async with world.running():
+        await world.until("up")
+    assert session.subscribed == []
+
+
 async def test_failed_attempts_wait_longer_and_longer_up_to_a_bound_and_with_full_jitter() -> None:
     world = World(*[NOBODY] * 8, Scripted(), options={"first_delay": 0.0005, "max_delay": 0.008})
     async with world.running():
@@ -207,16 +215,6 @@ async def test_messages_that_arrive_before_the_session_is_handed_over_are_not_lo
         await world.until("up", "received 1", "received 2", "received 3")
         session.deliver([Received("P/Commands/x", b"4")])
         await world.until("received 4")
-
-
-async def test_an_empty_reading_is_not_passed_on() -> None:
-    session = Scripted()
-    world = World(session)
-    async with world.running():
-        await world.until("up")
-        session.deliver([])
-        session.deliver([Received("P/Commands/x", b"1")])
-        await world.until("up", "received 1")
 
 
 # --- losing and restoring ----------------------------------------------------

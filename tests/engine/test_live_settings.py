@@ -173,6 +173,40 @@ async def test_a_call_sees_what_it_has_changed_itself() -> None:
         assert [change.names for change in host.plugin.changes] == [{"depth"}, {"depth"}]
 
 
+async def test_a_call_sees_what_it_has_changed_even_where_the_watch_was_quicker() -> None:
+    class P(Scanner):
+        id = "P"
+
+    @P.command("deeper")
+    class Deeper(Handler[P]):
+        async def handle(self, message: Message[JSON]) -> int:
+            async with self.plugin.edit_settings() as draft:
+                draft.depth += 1
+            return self.plugin.settings.depth
+
+    class Slow(MemoryAgent):
+        def __init__(self) -> None:
+            super().__init__("P", GIVEN)
+            self.written, self.go_on = anyio.Event(), anyio.Event()
+
+        async def put_setting(self, plugin: str, key: str, value: str | float | bool) -> None:
+            await super().put_setting(plugin, key, value)
+            self.written.set()
+            await self.go_on.wait()
+
+    agent = Slow()
+    world = World(P, agent=agent)
+    async with world.running():
+        await world.served()
+        world.send("P/Commands/deeper")
+        with anyio.fail_after(5):
+            await agent.written.wait()
+        await world.serving.settings.refresh()
+        agent.go_on.set()
+        await world.until(lambda: world.on("P/Responses/deeper"))
+        assert world.on("P/Responses/deeper")[0]["result"] == 4
+
+
 # --- changes ----------------------------------------------------------------------------------------------------------
 
 

@@ -46,6 +46,19 @@ async def test_publishers_publish_below_the_plugins_id_with_their_levels() -> No
         assert await host.until_published("Findings/+", 2) == [{"a": 1}, {"a": 2}]
 
 
+async def test_a_plugin_that_only_publishes_has_nothing_to_subscribe() -> None:
+    class P(Sender):
+        id = "P"
+        echo = False
+
+    async with hosted(P) as host:
+        assert host.plugin.declarations().filters == ()
+        await host.plugin.findings.publish({"a": 1}, severity="high", wait="acknowledged")
+        await host.lose_link()
+        await host.plugin.findings.publish({"a": 2}, severity="high", wait="acknowledged")
+        assert host.published("Findings/high") == [{"a": 1}, {"a": 2}]
+
+
 @pytest.mark.parametrize("severity", ["", "a/b", "+", "#", "a\0"])
 async def test_a_level_that_is_none_is_refused(severity: str) -> None:
     async with hosted(P) as host:
@@ -81,6 +94,19 @@ async def test_publications_made_while_the_link_is_down_go_out_in_order() -> Non
         await world.reconnected(lose)
         await world.until(lambda: len(world.on("P/Findings/high")) == 3)
     assert world.on("P/Findings/high") == [{"n": number} for number in range(3)]
+
+
+async def test_what_was_not_acknowledged_when_the_link_went_is_sent_again() -> None:
+    world = World(P)
+    async with world.running():
+        await world.served()
+        await anyio.wait_all_tasks_blocked()
+        for number in range(2):
+            await world.plugin.findings.publish({"n": number}, severity="high")
+        assert len(world.on("P/Findings/high")) == 2
+        await world.reconnected(lambda: world.broker.cut("P"))
+        await anyio.wait_all_tasks_blocked()
+    assert world.on("P/Findings/high") == [{"n": 0}, {"n": 1}] * 2
 
 
 @on_asyncio
