@@ -66,6 +66,14 @@ async def test_several_filters_in_one_call(broker: Any, inbox: Any) -> None:
     assert sorted(each.topic for each in inbox.messages) == sorted(broker.topic(x) for x in ("a", "a", "b", "b/c/d"))
 
 
+async def test_subscribing_to_nothing_is_a_mistake_and_does_no_harm(broker: Any, inbox: Any) -> None:
+    async with broker.open("Plugin", inbox.deliver) as plugin:
+        with pytest.raises(ValueError, match="at least one filter"):
+            await plugin.subscribe([], 1)
+        await plugin.subscribe([broker.topic("a")], 1)
+        assert await marker(plugin, inbox, broker.topic("a")) == []
+
+
 @pytest.mark.parametrize("qos", [0, 1])
 async def test_messages_keep_their_order(broker: Any, inbox: Any, qos: int) -> None:
     expected = [b"%d" % number for number in range(300)]

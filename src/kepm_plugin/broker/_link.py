@@ -78,7 +78,10 @@ class Link:
         Raises:
             BrokerRefused: SUBACK says no to at least one filter.
             LinkLost: The connection is gone, or SUBACK did not come in time (the connection is then given up).
+            ValueError: There is no filter, which MQTT forbids (MQTT 5.0, section 3.8.3).
         """
+        if not filters:
+            raise ValueError("SUBSCRIBE needs at least one filter; send none at all")
         codes: Sequence[ReasonCode] = ()
         with self._connection.confirmation("SUBACK", self._ack_timeout):
             answer = await self._connection.client.subscribe([(each, qos) for each in filters])

@@ -168,6 +168,8 @@ class MemorySession:
 
     async def subscribe(self, filters: Sequence[str], qos: int) -> None:
         """Subscribe; retained messages follow."""
+        if not filters:
+            raise ValueError("SUBSCRIBE needs at least one filter; send none at all")
         await self._turn()
         for topic_filter in filters:
             check_filter(topic_filter)
