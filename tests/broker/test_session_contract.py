@@ -158,6 +158,18 @@ async def test_a_qos_2_message_comes_once_and_stays_until_it_is_acknowledged(bro
     assert inbox.payloads == [b"lost by us", b"last"]
 
 
+async def test_a_qos_0_message_arrives_however_many_others_are_unacknowledged(broker: Any, inbox: Any) -> None:
+    """Why the echo travels at QoS 0."""
+    async with broker.open("Plugin", inbox.deliver) as plugin, broker.open("Caller") as caller:
+        await plugin.subscribe([broker.topic("+")], 1)
+        for _ in range(60):  # beyond the window of every one of these brokers
+            await published(caller, *(Publication(broker.topic("Commands"), b"") for _ in range(20)))
+        await published(caller, Publication(broker.topic("Link"), b"echo", qos=0))
+        with anyio.fail_after(10):
+            while b"echo" not in inbox.payloads:
+                await inbox.until(len(inbox.messages) + 1)
+
+
 async def test_what_comes_while_a_kept_session_is_away_is_not_lost(broker: Any, inbox: Any) -> None:
     async with broker.open("Caller") as caller:
         async with broker.open("Plugin", inbox.deliver, clean=False) as plugin:

@@ -350,6 +350,19 @@ async def test_a_subscription_brings_what_its_filter_covers_while_it_is_open() -
         assert (second.topic, second.payload, second.qos) == ("Other/b", b'{"n":2}', 0)
 
 
+async def test_a_closed_subscription_is_ended_at_the_broker() -> None:
+    world = World(R)
+    async with world.running():
+        await world.served()
+        async with world.plugin.subscribe("/Other/+"):
+            world.send("Other/a", 1)
+            await anyio.wait_all_tasks_blocked()
+        world.send("Other/a", 2)
+        await anyio.wait_all_tasks_blocked()
+        assert world.serving.host.dispatcher is not None
+        assert world.serving.host.dispatcher.counters.unrouted == 0
+
+
 async def test_outside_of_what_is_declared_nothing_can_be_subscribed() -> None:
     async with hosted(R) as host:
         for topic_filter in ("/Elsewhere", "/#", "Commands/+"):
