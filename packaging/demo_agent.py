@@ -69,7 +69,8 @@ class Agent:
             text=True,
             encoding="utf-8",
             errors="replace",
-            env=os.environ | {"PYTHONUTF8": "1", "COLUMNS": "1000"},
+            # Not on the user's list of running agents: a `send` of theirs is for another one.
+            env=os.environ | {"PYTHONUTF8": "1", "COLUMNS": "1000", "KEPM_DEV_AGENTS": str(root / ".dev" / "agents")},
         )
         self._reader = threading.Thread(target=self._read, name="agent output", daemon=True)
         self._reader.start()

@@ -52,6 +52,14 @@ def make_certificate(folder: Path) -> Certificate:
     return made
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_list_of_agents(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """Keep the local agents of the tests off the developer's list of running ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KEPM_DEV_AGENTS", str(tmp_path_factory.mktemp("agents")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return make_certificate(tmp_path_factory.mktemp("certificate"))

@@ -60,7 +60,7 @@ def test_a_target_is_launched_and_answers(start: Start, kepm_plugin: Command, pr
     start("scanner/worker.py", "single.py", "--root", root)
     answer = told(kepm_plugin("send", "Scanner", "scan", '{"deep": true}', "--root", root))
     assert (answer["ok"], answer["result"]) == (True, {"root": "/etc", "asked": {"deep": True}})
-    # Without --root the last agent is meant.
+    # Without --root the only agent is meant.
     assert told(kepm_plugin("send", "Single", "ping"))["result"] == "pong"
 
     assert kepm_plugin("settings", "set", "Scanner", "scan.root", "/opt").stdout == ""

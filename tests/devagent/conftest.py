@@ -80,7 +80,8 @@ def broker(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def own_runtime_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the pointer to the last agent away from the developer's own."""
+    """Keep the list of running agents away from the developer's own."""
+    monkeypatch.delenv("KEPM_DEV_AGENTS", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kepm_plugin.devagent import ControlClient, DevOptions, dev_agent
-from kepm_plugin.devagent.control_client import last_agent_file
+from kepm_plugin.devagent.live import listed, live_file, live_folder
 from kepm_plugin.errors import AgentError, AgentUnreachable, NoAnswer, UnknownPlugin, UsageError
 from tests.devagent.conftest import Lines, Peer, Stage, install, manifest, staged
 
@@ -92,7 +92,7 @@ async def test_what_cannot_be_sent_is_explained(root: Path) -> None:
 
 async def test_settings_are_changed_from_outside(root: Path) -> None:
     async with staged(root, "mosquitto", settings={"color": "red"}) as stage:
-        client = ControlClient.find()  # the last agent that this user started
+        client = await asyncio.to_thread(ControlClient.find)  # the only one of this user
 
         def change() -> None:
             client.set_setting("P", "color", "blue")
@@ -157,12 +157,46 @@ async def test_an_agent_that_is_not_there_is_reported(root: Path) -> None:
     with pytest.raises(AgentUnreachable, match="no local agent is running on"):
         ControlClient.find(root)
     async with dev_agent(DevOptions(root=root, broker="mosquitto", echo=Lines())):
-        client = ControlClient.find()
+        client = await asyncio.to_thread(ControlClient.find)
         assert client == ControlClient.find(root)
+        assert live_file(root).stat().st_mode & 0o777 == 0o600
     with pytest.raises(AgentUnreachable, match="no local agent answers"):
         client.plugins()
-    assert not last_agent_file().exists()
+    assert listed() == {}
     assert not (root / ".dev" / "control.json").exists()
+
+
+async def test_without_a_root_the_only_agent_that_has_the_plugin_is_meant(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other one"
+    for root, ids in ((one, ("A", "Both")), (other, ("B", "Both"))):
+        (root / "Plugins").mkdir(parents=True)
+        for plugin_id in ids:
+            install(root, manifest(plugin_id, autoStart=False))
+
+    def find(plugin: str | None) -> Path:
+        return ControlClient.find(None, plugin).root
+
+    async with dev_agent(DevOptions(root=one, broker="mosquitto", echo=Lines())):
+        assert await asyncio.to_thread(find, "Nobody") == one  # which then says what it has
+        killed = live_file(tmp_path / "killed")
+        killed.write_text(f"{tmp_path / 'killed'}\n", "utf-8")
+        assert await asyncio.to_thread(find, "A") == one
+        async with dev_agent(DevOptions(root=other, broker="mosquitto", echo=Lines())):
+            assert not killed.exists()
+            assert await asyncio.to_thread(find, "A") == one
+            assert await asyncio.to_thread(find, "B") == other
+            with pytest.raises(UsageError) as several:
+                await asyncio.to_thread(find, "Both")
+            assert "2 local agents have Both; name one: " in str(several.value)
+            for shown in (f"--root {one} (A, Both)", f"--root '{other}' (B, Both)"):
+                assert shown in str(several.value)
+            with pytest.raises(
+                UsageError, match="none of the local agents that run has 'Nobody'; name the one that is to: --root"
+            ):
+                await asyncio.to_thread(find, "Nobody")
+            with pytest.raises(UsageError, match="2 local agents run; name one: --root"):
+                await asyncio.to_thread(find, "KeeperPrivilegeManager")
+        assert await asyncio.to_thread(find, "Both") == one
 
 
 def test_an_agent_that_does_not_answer_is_reported(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +217,7 @@ async def test_a_second_agent_on_the_same_root_is_refused(root: Path) -> None:
         pass
 
 
-async def test_the_pointer_to_the_last_agent_may_be_unwritable(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_list_of_running_agents_may_be_unwritable(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocked = root / "file"
     blocked.touch()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(blocked))
@@ -196,16 +230,17 @@ async def test_the_pointer_to_the_last_agent_may_be_unwritable(root: Path, monke
 @pytest.mark.parametrize(
     ("platform", "environment", "expected"),
     [
-        ("linux", {"XDG_RUNTIME_DIR": "/run/user/1"}, "/run/user/1/kepm-plugin/last-dev-agent"),
-        ("linux", {"XDG_STATE_HOME": "/state"}, "/state/kepm-plugin/last-dev-agent"),
-        ("linux", {}, "/home/me/.local/state/kepm-plugin/last-dev-agent"),
-        ("darwin", {}, "/home/me/Library/Application Support/kepm-plugin/last-dev-agent"),
-        ("win32", {"LOCALAPPDATA": "/local"}, "/local/kepm-plugin/last-dev-agent"),
+        ("linux", {"XDG_RUNTIME_DIR": "/run/user/1"}, "/run/user/1/kepm-plugin/dev-agents"),
+        ("linux", {"XDG_STATE_HOME": "/state"}, "/state/kepm-plugin/dev-agents"),
+        ("linux", {}, "/home/me/.local/state/kepm-plugin/dev-agents"),
+        ("darwin", {}, "/home/me/Library/Application Support/kepm-plugin/dev-agents"),
+        ("linux", {"KEPM_DEV_AGENTS": "/mine", "XDG_RUNTIME_DIR": "/run/user/1"}, "/mine"),
+        ("win32", {"LOCALAPPDATA": "/local"}, "/local/kepm-plugin/dev-agents"),
     ],
 )
-def test_the_pointer_lies_where_the_system_keeps_state(
+def test_the_list_lies_where_the_system_keeps_state(
     platform: str, environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.platform", platform)
     monkeypatch.setenv("HOME", "/home/me")
-    assert last_agent_file(environment) == Path(expected)
+    assert live_folder(environment) == Path(expected)

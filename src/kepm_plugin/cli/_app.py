@@ -28,7 +28,8 @@ Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", he
 Check = Annotated[Path | None, typer.Option(metavar="FILE", help=_manifest.CHECK)]
 Files = Annotated[list[Path], typer.Argument(metavar="FILE", help=_manifest.FILES, show_default=False)]
 Root = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Root of the local agent; the last one that you started.")
+    Path | None,
+    typer.Option(metavar="DIR", help="Root of the local agent; needed where several agents of yours have the plugin."),
 ]
 PluginId = Annotated[str, typer.Argument(metavar="PLUGIN", help="The plugin's id.", show_default=False)]
 ApiBase = Annotated[str | None, typer.Option("--keeper-api-base", metavar="URL", help=_run.API_BASE)]

@@ -135,7 +135,7 @@ def send(plugin: str, command: str, payload: str | None, root: Path | None, time
         raise UsageError(f'the payload is no JSON: {exc}; write it as in \'{{"root": "/etc"}}\'') from exc
     if not isinstance(content, dict):
         raise UsageError('the payload is not a JSON object; write it as in \'{"root": "/etc"}\'')
-    print_json(_client(root).send(plugin, command, cast("dict[str, Any]", content), timeout))
+    print_json(_client(root, plugin).send(plugin, command, cast("dict[str, Any]", content), timeout))
 
 
 def get_settings(plugin: str, key: str | None, root: Path | None) -> None:
@@ -145,7 +145,7 @@ def get_settings(plugin: str, key: str | None, root: Path | None) -> None:
         UnknownPlugin: No such plugin or setting.
         AgentError: No local agent runs.
     """
-    values = _client(root).get_settings(plugin)
+    values = _client(root, plugin).get_settings(plugin)
     if key is None:
         print_json(values)
     elif key in values:
@@ -160,7 +160,7 @@ def set_setting(plugin: str, key: str, value: str, root: Path | None) -> None:
     Raises:
         AgentError: No local agent runs, or it knows no such plugin.
     """
-    _client(root).set_setting(plugin, key, value)
+    _client(root, plugin).set_setting(plugin, key, value)
 
 
 def revert_settings(plugin: str | None, root: Path | None) -> None:
@@ -169,7 +169,7 @@ def revert_settings(plugin: str | None, root: Path | None) -> None:
     Raises:
         AgentError: No local agent runs, or it knows no such plugin.
     """
-    _client(root).revert_settings(plugin)
+    _client(root, plugin).revert_settings(plugin)
 
 
 def settings_status(plugin: str, root: Path | None) -> None:
@@ -178,7 +178,7 @@ def settings_status(plugin: str, root: Path | None) -> None:
     Raises:
         AgentError: No local agent runs, or it knows no such plugin.
     """
-    print_json(_client(root).settings_status(plugin))
+    print_json(_client(root, plugin).settings_status(plugin))
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -192,10 +192,10 @@ def print_json(value: Mapping[str, Any]) -> None:
         print(text)
 
 
-def _client(root: Path | None) -> "ControlClient":
+def _client(root: Path | None, plugin: str | None) -> "ControlClient":
     with _dev_extra():
         from kepm_plugin.devagent import ControlClient
-    return ControlClient.find(root.absolute() if root is not None else None)
+    return ControlClient.find(root.absolute() if root is not None else None, plugin)
 
 
 @contextmanager

@@ -8,13 +8,15 @@ import secrets
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
 import anyio
+import psutil
 
 from kepm_plugin.devagent.accepting import accepting
-from kepm_plugin.devagent.control_client import last_agent_file
 from kepm_plugin.devagent.layout import Layout, listener, write_private
+from kepm_plugin.devagent.live import listed, live_file
 from kepm_plugin.devagent.terminal import Terminal
 from kepm_plugin.errors import KepmError
 
@@ -57,21 +59,26 @@ class _Control:
             return {"ok": False, "error": "UsageError", "message": f"wrong arguments: {exc}"}
 
 
-def _point_here(layout: Layout, terminal: Terminal) -> None:
-    """Make this the agent that `send` finds without a root."""
-    path = last_agent_file()
+def _list(layout: Layout, terminal: Terminal) -> None:
+    """Make this one of the agents that `send` finds without a root; agents that were killed are taken off the list."""
+    path = live_file(layout.root)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for root, leftover in listed().items():
+            if not _lives(root):
+                leftover.unlink(missing_ok=True)
         write_private(path, f"{layout.root}\n")
     except OSError as exc:
         terminal.warn(f"{path} cannot be written ({exc.strerror}): `kepm-plugin send` needs --root {layout.root}")
 
 
-def _point_away(layout: Layout) -> None:
-    path = last_agent_file()
-    with suppress(OSError):
-        if path.read_text(encoding="utf-8").strip() == str(layout.root):
-            path.unlink()
+def _lives(root: Path) -> bool:
+    """Tell whether the agent on a root may be alive, by the process that its control file names."""
+    try:
+        content = json.loads((root / ".dev" / "control.json").read_text(encoding="utf-8"))
+        return psutil.pid_exists(int(content["pid"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 @asynccontextmanager
@@ -83,9 +90,10 @@ async def controlled(layout: Layout, actions: Mapping[str, Action], terminal: Te
     async with accepting(control.serve, sock, name="control", limit=LARGEST):
         content = {"port": port, "token": control.token, "pid": os.getpid(), "root": str(layout.root)}
         write_private(layout.control, json.dumps(content) + "\n")
-        _point_here(layout, terminal)
+        _list(layout, terminal)
         try:
             yield
         finally:
+            with suppress(OSError):
+                live_file(layout.root).unlink()
             layout.control.unlink(missing_ok=True)
-            _point_away(layout)

@@ -1,43 +1,32 @@
 """How `kepm-plugin send` and `kepm-plugin settings` reach a running local agent. Standard library only.
 
-The agent listens on loopback; port and a random token are in an owner-only file of its root. Without a root the last
-agent that this user started is meant.
+The agent listens on loopback; port and a random token are in an owner-only file of its root. Without a root the only
+running agent of this user that has the plugin is meant.
 """
 
 import json
-import os
+import shlex
 import socket
-import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from kepm_plugin import errors
-from kepm_plugin.errors import AgentError, AgentUnreachable, KepmError
+from kepm_plugin.contract import SYSTEM_PLUGIN
+from kepm_plugin.devagent.live import listed
+from kepm_plugin.errors import AgentError, AgentUnreachable, KepmError, UsageError
 
 PATIENCE: Final = 5.0
 """Seconds beyond an action's own timeout until the agent itself is given up."""
 
+_START: Final = "start one with `kepm-plugin dev`"
 _LARGEST: Final = 64 * 1024 * 1024
 _BY_NAME: Final = {
     name: getattr(errors, name)
     for name in ("AgentError", "UnknownPlugin", "NoAnswer", "LinkLost", "ManifestError", "UsageError")
 }
-
-
-def last_agent_file(environment: Mapping[str, str] | None = None) -> Path:
-    """Return the file that names the root of the last agent that this user started."""
-    names = os.environ if environment is None else environment
-    if sys.platform == "win32":
-        folder = Path(names.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif names.get("XDG_RUNTIME_DIR"):
-        folder = Path(names["XDG_RUNTIME_DIR"])
-    elif sys.platform == "darwin":
-        folder = Path.home() / "Library" / "Application Support"
-    else:
-        folder = Path(names.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return folder / "kepm-plugin" / "last-dev-agent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,24 +38,46 @@ class ControlClient:
     token: str
 
     @classmethod
-    def find(cls, root: Path | None = None) -> "ControlClient":
-        """Find a running agent by its root, or the last one that this user started.
+    def find(cls, root: Path | None = None, plugin: str | None = None) -> "ControlClient":
+        """Find a running agent by its root; without one, the only agent of this user that runs and has the plugin.
+
+        Where one agent runs alone it is found whatever its plugins, so that it can say which it has.
 
         Raises:
             AgentUnreachable: There is none.
+            UsageError: Several fit, or several run and none of them has the plugin.
         """
-        start = "start one with `kepm-plugin dev`"
         if root is None:
-            try:
-                root = Path(last_agent_file().read_text(encoding="utf-8").strip())
-            except OSError as exc:
-                raise AgentUnreachable(f"no local agent is running; {start}, or name its root with --root") from exc
+            return cls._only(plugin)
         path = root / ".dev" / "control.json"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             return cls(root=root, port=int(content["port"]), token=str(content["token"]))
         except (OSError, ValueError, KeyError, TypeError) as exc:
-            raise AgentUnreachable(f"no local agent is running on {root}; {start}") from exc
+            raise AgentUnreachable(f"no local agent is running on {root}; {_START}") from exc
+
+    @classmethod
+    def _only(cls, plugin: str | None) -> "ControlClient":
+        running: dict[ControlClient, dict[str, dict[str, Any]]] = {}
+        for root in listed():
+            with suppress(AgentError):
+                client = cls.find(root)
+                running[client] = client.plugins()
+        if not running:
+            raise AgentUnreachable(f"no local agent is running; {_START}, or name its root with --root")
+        if len(running) == 1:
+            return next(iter(running))
+        named = plugin is not None and plugin != SYSTEM_PLUGIN
+        having = [one for one, plugins in running.items() if not named or plugin in plugins]
+        if len(having) == 1:
+            return having[0]
+        roots = "; ".join(
+            f"--root {shlex.quote(str(one.root))} ({', '.join(running[one]) or 'no plugins'})"
+            for one in having or running
+        )
+        if not having:
+            raise UsageError(f"none of the local agents that run has {plugin!r}; name the one that is to: {roots}")
+        raise UsageError(f"{len(having)} local agents {f'have {plugin}' if named else 'run'}; name one: {roots}")
 
     def send(
         self, plugin: str, command: str, payload: Mapping[str, Any] | None = None, timeout: float = 10.0
