@@ -162,8 +162,8 @@ async def test_a_qos_0_message_arrives_however_many_others_are_unacknowledged(br
     """Why the echo travels at QoS 0."""
     async with broker.open("Plugin", inbox.deliver) as plugin, broker.open("Caller") as caller:
         await plugin.subscribe([broker.topic("+")], 1)
-        for _ in range(60):  # beyond the window of every one of these brokers
-            await published(caller, *(Publication(broker.topic("Commands"), b"") for _ in range(20)))
+        # Beyond the window of every one of these brokers.
+        await published(caller, *(Publication(broker.topic("Commands"), b"") for _ in range(1200)))
         await published(caller, Publication(broker.topic("Link"), b"echo", qos=0))
         with anyio.fail_after(10):
             while b"echo" not in inbox.payloads:
