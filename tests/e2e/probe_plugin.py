@@ -1,10 +1,12 @@
 """A plugin that the end-to-end tests launch: each command shows one property of a real process."""
 
 import argparse
+import asyncio
 import os
 import ssl
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import aiomqtt
@@ -95,6 +97,11 @@ class HangAwait(Handler[Probe]):
         if message.params["kind"] == "loop":
             while True:
                 pass
+        if message.params["kind"] == "executor":
+            await asyncio.to_thread(time.sleep, 3600)
+        while message.params["kind"] == "stubborn":
+            with suppress(BaseException):
+                await anyio.sleep_forever()
         await anyio.sleep_forever()
 
 

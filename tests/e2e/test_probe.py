@@ -88,7 +88,7 @@ def test_a_running_handler_finishes_and_is_answered_when_the_plugin_is_stopped(s
         assert [answer["result"] for answer in answers] == ["finished"]
 
 
-@pytest.mark.parametrize("kind", ["await", "thread", "loop"])
+@pytest.mark.parametrize("kind", ["await", "thread", "loop", "executor", "stubborn"])
 def test_a_handler_that_never_ends_does_not_keep_the_plugin(site: Site, kind: str) -> None:
     with agent_process(site.root) as agent:
         agent.control.send("Probe", "echo")

@@ -92,6 +92,19 @@ def leaving_orphans(site: Site, engine: str) -> Generator[AgentProcess]:
         agent.end(signal.SIGKILL)
 
 
+def test_an_orphan_whose_handler_never_ends_gives_way_to_the_next_copy(site: Site) -> None:
+    with leaving_orphans(site, "nats") as agent:
+        agent.control.send("Probe", "echo")
+        with pytest.raises(KepmError):
+            agent.control.send("Probe", "hang/stubborn", timeout=0.5)
+        orphan = agent.plugin_process("Probe")
+        agent.end(signal.SIGKILL)
+    with agent_process(site.root, "--broker", "nats") as successor:
+        assert successor.control.send("Probe", "echo", timeout=10)["result"]["pid"] != orphan.pid
+        orphan.wait(5)
+    agent.joined()
+
+
 def test_a_pause_longer_than_the_link_budget_is_no_reason_to_exit(site: Site, engine: str) -> None:
     with agent_process(site.root, "--broker", engine, env={"PROBE_LINK_BUDGET": "1.5"}) as agent:
         agent.control.send("Probe", "echo")

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +342,66 @@ async def test_a_second_copy_stands_by_without_a_connection_until_the_lock_is_fr
 
 
 @on_mock_clock
+async def test_a_copy_that_stood_by_handles_what_the_one_before_received_meanwhile(tmp_path: Path) -> None:
+    class P(Slow):
+        id = "P"
+
+    world = World(P, open_store=partial(open_store, tmp_path))
+    world.lock_free = False
+    async with world.running():
+        await anyio.wait_all_tasks_blocked()
+        with open_store(tmp_path) as predecessor:
+            predecessor.journal([Received("P/Commands/wait", b'{"seconds": 0}', qos=1, mid=1)])
+        world.lock_free = True
+        await world.until(lambda: world.on("P/Responses/wait"))
+
+
+async def test_gaps_are_told_one_at_a_time_and_those_that_wait_as_one() -> None:
+    told: list[Gap] = []
+    go_on = anyio.Event()
+
+    class P(Plugin):
+        id = "P"
+
+        async def on_reconnect(self, gap: Gap) -> None:
+            told.append(gap)
+            await go_on.wait()
+
+    world = World(P)
+    async with world.running():
+        await world.served()
+        for _ in range(5):
+            await world.reconnected(lambda: world.broker.cut("P"))
+        await anyio.wait_all_tasks_blocked()
+        assert len(told) == 1
+        go_on.set()
+        await anyio.wait_all_tasks_blocked()
+    assert len(told) == 2
+    assert told[1].seconds > 0
+
+
+async def test_a_request_to_stop_does_not_wait_for_a_lifespan_that_opens() -> None:
+    events: list[str] = []
+
+    class P(Plugin):
+        id = "P"
+
+        @asynccontextmanager
+        async def lifespan(self) -> AsyncGenerator[None]:
+            try:
+                await anyio.sleep(3600)
+                yield
+            finally:
+                events.append("given up")
+
+    world = World(P)
+    async with world.running():
+        await anyio.wait_all_tasks_blocked()
+        world.stop()
+        outcome = await world.ended(within=1)
+    assert (outcome.error, outcome.cut_off, events) == (None, False, ["given up"])
+
+
 async def test_a_copy_that_stands_by_stops_when_asked_to() -> None:
     world = World(fresh())
     world.lock_free = False

@@ -28,7 +28,7 @@ from kepm_plugin.store import Store, memory_store, open_store
 
 from ._deployed import warn_of_denials
 from ._serve import Serving
-from ._stop import CUT_OFF, Stopping, other_threads, stop_on_signals
+from ._stop import CUT_OFF, Stopping, other_threads, say, stop_on_signals
 from ._surroundings import Outcome, Surroundings
 
 log = logging.getLogger("kepm_plugin.runtime")
@@ -75,7 +75,7 @@ def run(kind: type[Plugin], options: RunOptions | None = None) -> int:
         if other_threads():
             # A thread of a handler cannot be stopped, and the interpreter would wait for it.
             if sys.exc_info()[1] is not None:
-                traceback.print_exc()
+                say(traceback.format_exc())
             logging.shutdown()
             os._exit(code)
     return code
@@ -139,6 +139,5 @@ def _open_store(kind: type[Plugin], options: RunOptions) -> AbstractContextManag
 
 
 def _told(error: KepmError) -> int:
-    if sys.stderr is not None:
-        print(f"kepm-plugin: {error}", file=sys.stderr, flush=True)
+    say(f"kepm-plugin: {error}")
     return error.exit_code

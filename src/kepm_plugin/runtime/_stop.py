@@ -51,10 +51,18 @@ def exit_now(reason: str, code: int = CUT_OFF) -> None:
     """End the process from any thread, without waiting for anything."""
     # A handler that spins gives the interpreter away for 5 ms only at a time, and each line written asks for it anew.
     sys.setswitchinterval(1e-6)
-    if sys.stderr is not None:
-        print(f"kepm-plugin: {reason}", file=sys.stderr, flush=True)
-        faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+    if say(f"kepm-plugin: {reason}"):
+        faulthandler.dump_traceback(all_threads=True)
     os._exit(code)
+
+
+def say(line: str) -> bool:
+    """Write a line to standard error; False where nobody reads it, as with an orphan's."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        return False
+    return sys.stderr is not None
 
 
 @contextmanager
