@@ -143,7 +143,24 @@ async def test_a_plugin_that_ends_by_itself_is_launched_again(root: Path) -> Non
     async with dev_agent(options(root, lines)) as agent:
         await lines.wait_for("ended with code 65, a manifest is wrong", count=3)
         await lines.wait_for("it is started again at the next check")
+        await lines.wait_for("it is started again in about 0.2 s")
         assert agent.plugins["P"].launches >= 3
+
+
+async def test_a_plugin_that_waits_is_launched_at_once_when_somebody_does_something_about_it(root: Path) -> None:
+    install(root, manifest("P", arguments=python(CRASH), color="red"))
+    lines = Lines()
+    async with dev_agent(options(root, lines, monitor_interval=20.0)) as agent:
+        await lines.wait_for("it is started again at the next check")
+        await agent.restart("P")
+        await lines.wait_for("it is started again at the next check", count=2)
+        await agent.start("P")
+        await lines.wait_for("it is started again at the next check", count=3)
+    lines = Lines()
+    async with dev_agent(options(root, lines)) as agent:
+        await lines.wait_for("it is started again in about 0.4 s")
+        agent.put("P", "color", "blue")
+        await lines.wait_for("it is started again at the next check", count=2)
 
 
 async def test_a_killed_plugin_is_launched_again_as_a_new_process(root: Path) -> None:

@@ -21,6 +21,7 @@ from kepm_plugin.devagent.accepting import accepting
 from kepm_plugin.devagent.bodies import Connect
 from kepm_plugin.devagent.certificate import self_signed, server_context
 from kepm_plugin.devagent.child import environment
+from kepm_plugin.devagent.comeback import LONG_ENOUGH, Comeback
 from kepm_plugin.devagent.engine import pauses, running_engine
 from kepm_plugin.devagent.engines import Recipe, Start, choose, start_mosquitto, start_nats
 from kepm_plugin.devagent.guarding import guarded
@@ -28,6 +29,7 @@ from kepm_plugin.devagent.layout import configured_port, keep_ports, listener
 from kepm_plugin.devagent.logger import KeeperLogger
 from kepm_plugin.devagent.sender import engine_client
 from kepm_plugin.devagent.terminal import Terminal
+from kepm_plugin.devagent.tracebacks import readable
 from kepm_plugin.devagent.traffic import Ledger, Traffic
 from kepm_plugin.errors import AgentError, KepmError, UsageError
 from tests.devagent.conftest import Lines, install, manifest, python, staged
@@ -68,6 +70,60 @@ def test_a_stream_that_is_gone_mutes_the_terminal() -> None:
 
 
 # --- the log ---------------------------------------------------------------------------------------------------------
+
+
+TRACEBACK = """\
+Traceback (most recent call last):
+  File "/work/src/kepm_plugin/dispatch/_call.py", line 57, in guarded
+    return await function(*args)
+           ^^^^^^^^^^^^^^^^^^^^^
+  File "/home/me/crash.py", line 15, in watch
+    await self.inner()
+  File "/usr/lib/python3.11/json/__init__.py", line 346, in loads
+    return _default_decoder.decode(s)
+  File "/usr/lib/python3.11/json/decoder.py", line 337, in decode
+    obj, end = self.raw_decode(s, idx=_w(s, 0).end())
+ValueError: no
+"""
+GROUP = """\
+  + Exception Group Traceback (most recent call last):
+  |   File "/venv/lib/python3.11/site-packages/anyio/_backends/_asyncio.py", line 2621, in run
+  |     return runner.run(wrapper())
+  | ExceptionGroup: two (1 sub-exception)
+  +-+---------------- 1 ----------------
+    | Traceback (most recent call last):
+    |   File "/home/me/crash.py", line 15, in watch
+    |     await self.inner()
+    |   File "/venv/lib/python3.11/site-packages/anyio/to_thread.py", line 1, in run_sync
+    |     return 1
+    | ValueError: no
+    +------------------------------------
+"""
+
+
+def test_a_traceback_is_shown_line_by_line_with_the_frames_of_the_author(tmp_path: Path) -> None:
+    lines = Lines()
+    logger = KeeperLogger(tmp_path / "KeeperLogger.log", Terminal(echo=lines))
+    record = {"level": "Error", "message": "handler.failed", "topic": "P/Commands/x", "exception": TRACEBACK}
+    logger.take(crossing(json.dumps(record).encode()))
+    assert [line.removeprefix(f"{'P':<12} ") for line in lines.seen] == [
+        "Error       handler.failed topic=P/Commands/x",
+        "    Traceback (most recent call last):",
+        "      … 1 frame of other code left out",
+        '      File "/home/me/crash.py", line 15, in watch',
+        "        await self.inner()",
+        "      … 2 frames of other code left out",
+        "    ValueError: no",
+    ]
+    assert json.loads((tmp_path / "KeeperLogger.log").read_text("utf-8"))["record"] == record
+
+
+def test_a_traceback_without_the_author_is_shown_whole_and_groups_keep_their_margin() -> None:
+    shown = readable(GROUP)
+    assert shown[:8] == GROUP.splitlines()[:8]
+    assert shown[8] == "    |   … 1 frame of other code left out"
+    assert shown[9:] == GROUP.splitlines()[10:]
+    assert readable("ValueError: no") == ["ValueError: no"]
 
 
 @pytest.mark.parametrize(
@@ -381,3 +437,23 @@ def test_the_guard_survives_nonsense_about_processes() -> None:
         guard.started("plugin", 2**22 + 5)
         guard.ended(2**22 + 5)
     assert process.wait(5) == -15
+
+
+# --- what ended by itself --------------------------------------------------------------------------------------------
+
+
+def test_a_plugin_that_keeps_ending_comes_back_ever_more_rarely_and_anew_after_a_long_run() -> None:
+    comeback = Comeback(0.5)
+    assert [comeback.ended(1.0) for _ in range(9)] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+    assert comeback.ended(LONG_ENOUGH) == 0.5
+    assert comeback.ended(1.0) == 1.0
+    assert [comeback.due() for _ in range(2)] == [False, True]
+    comeback.ended(1.0)
+    comeback.reset()
+    assert comeback.due()
+    assert comeback.ended(1.0) == 0.5
+
+
+def test_at_the_interval_of_the_agent_nothing_is_added() -> None:
+    comeback = Comeback(30.0)
+    assert [(comeback.ended(1.0), comeback.due()) for _ in range(3)] == [(30.0, True)] * 3

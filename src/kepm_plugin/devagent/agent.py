@@ -183,6 +183,7 @@ class DevAgent:
             UnknownPlugin: No such plugin.
         """
         self._storage.put(plugin_id, key, value)
+        self._orchestrator.hurry(plugin_id)
 
     def revert(self, plugin_id: str) -> None:
         """Read a plugin's file again and forget what is stored for it.

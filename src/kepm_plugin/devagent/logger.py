@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from kepm_plugin.devagent.terminal import LEVEL_STYLES, Terminal
+from kepm_plugin.devagent.tracebacks import readable
 from kepm_plugin.devagent.traffic import Crossing, Ledger
 
 ROTATE_AT: Final = 10 * 1024 * 1024
 _KNOWN: Final = frozenset({"timestamp", "time", "level", "source", "plugin", "message", "msg", "event"})
+_TRACEBACK: Final = "exception"
+"""The field that holds a traceback as text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +74,12 @@ class KeeperLogger:
         fields = {str(key).lower(): value for key, value in record.record.items()}
         level = str(fields.get("level", "?"))
         message = next((str(fields[key]) for key in ("message", "msg", "event") if key in fields), "")
+        traceback = fields.pop(_TRACEBACK) if "\n" in str(fields.get(_TRACEBACK, "")) else ""
         others = " ".join(f"{key}={_short(value)}" for key, value in fields.items() if key not in _KNOWN)
-        self._terminal.line(
-            record.plugin_id, f"{level:<11} {message} {others}".rstrip(), LEVEL_STYLES.get(level.lower(), "")
-        )
+        style = LEVEL_STYLES.get(level.lower(), "")
+        self._terminal.line(record.plugin_id, f"{level:<11} {message} {others}".rstrip(), style)
+        for line in readable(str(traceback)):
+            self._terminal.line(record.plugin_id, f"    {line}", style)
 
 
 def _parsed(raw: str) -> Mapping[str, Any] | None:

@@ -23,7 +23,8 @@ class DevOptions:
             kept there.
         mqtt_port: None: `MqttBrokerSettings:Port` (assumed name), else as above.
         first_check: From start to the first check of plugins; the agent's own is 60.
-        monitor_interval: Between checks; the agent's own is 30.
+        monitor_interval: Between checks; the agent's own is 30. A plugin that keeps ending by itself is launched
+            again ever more rarely, up to 30 s apart, which is ours: the agent's way is not documented.
         real_intervals: Use the agent's own times for both.
         stop_grace: From SIGTERM to SIGKILL when a plugin is stopped.
         trust_children: Trust what a launched process launches, too. The agent probably does not.

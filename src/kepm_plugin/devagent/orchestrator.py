@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 
 from kepm_plugin.contract import API_BASE_TOKEN
 from kepm_plugin.devagent.child import KILL_WITHIN, Child, spawn
+from kepm_plugin.devagent.comeback import Comeback
 from kepm_plugin.devagent.guarding import Guard
 from kepm_plugin.devagent.layout import Layout
 from kepm_plugin.devagent.manifests import Manifest, find_executable, platform_name, split_arguments
@@ -46,11 +47,13 @@ class Entry:
     """What the orchestrator knows of a plugin. `wanted`: it was launched, and nobody stopped it."""
 
     manifest: Manifest
+    comeback: Comeback
     status: Status = "Stopped"
     child: Child | None = None
     wanted: bool = False
     launches: int = 0
     started_at: float | None = None
+    since: float = 0.0
     exit_code: int | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -78,7 +81,7 @@ class Orchestrator:
             if manifest.id in self._entries:
                 self._entries[manifest.id].manifest = manifest
             else:
-                self._entries[manifest.id] = Entry(manifest)
+                self._entries[manifest.id] = Entry(manifest, Comeback(self._options.checks[1]))
 
     def manifests(self) -> dict[str, Manifest]:
         """Return what is loaded, by id."""
@@ -134,6 +137,15 @@ class Orchestrator:
             AgentError: It cannot be launched.
         """
         entry = self.entry(plugin_id)
+        entry.comeback.reset()
+        await self._start(entry)
+
+    def hurry(self, plugin_id: str) -> None:
+        """Launch a plugin at the next check, where it waits for it: what made it end may be gone."""
+        if plugin_id in self._entries:
+            self._entries[plugin_id].comeback.reset()
+
+    async def _start(self, entry: Entry) -> None:
         async with entry.turn:
             if not entry.runs:
                 await self._launch(entry)
@@ -159,6 +171,7 @@ class Orchestrator:
         entry = self.entry(plugin_id)
         async with entry.turn:
             entry.wanted = False
+            entry.comeback.reset()
             await self._stop(entry)
             await self._launch(entry)
 
@@ -185,6 +198,7 @@ class Orchestrator:
         entry.child, entry.wanted, entry.gone = child, True, asyncio.Event()
         entry.launches += 1
         entry.started_at, entry.exit_code, entry.status = time.time(), None, "Healthy"
+        entry.since = time.monotonic()
         self._terminal.agent(f"launched {manifest.id}: process {child.pid}, {program.name}")
         self._tasks.start_soon(self._attend, entry, child, name=f"orchestrator.{manifest.id}")
 
@@ -193,18 +207,19 @@ class Orchestrator:
         self._registry.remove(child.pid)
         entry.exit_code = code
         entry.status = "Failed" if entry.wanted else "Stopped"
-        meaning = f"signal {-code}" if code < 0 else f"code {code}, {EXIT_CODES.get(code, 'of its own')}"
         again = ""
         if entry.wanted:
-            again = (
-                "; it is started again at the next check"
-                if _revived(entry.manifest)
-                else f"; {_why_not(entry.manifest)}"
-            )
+            again = f"; {self._comes_back(entry)}" if _revived(entry.manifest) else f"; {_why_not(entry.manifest)}"
         self._terminal.line(
-            entry.manifest.id, f"process {child.pid} ended with {meaning}{again}", "yellow" if entry.wanted else ""
+            entry.manifest.id, f"process {child.pid} ended with {ending(code)}{again}", "yellow" if entry.wanted else ""
         )
         entry.gone.set()
+
+    @staticmethod
+    def _comes_back(entry: Entry) -> str:
+        interval = entry.comeback.interval
+        pause = entry.comeback.ended(time.monotonic() - entry.since)
+        return f"it is started again {'at the next check' if pause <= interval else f'in about {pause:g} s'}"
 
     async def _stop(self, entry: Entry) -> None:
         child = entry.child
@@ -226,10 +241,11 @@ class Orchestrator:
         first, interval = self._options.checks
         await anyio.sleep(first)
         while True:
-            for plugin_id, entry in list(self._entries.items()):
-                if entry.wanted and not entry.runs and _revived(entry.manifest) and not entry.turn.locked():
+            for entry in list(self._entries.values()):
+                down = entry.wanted and not entry.runs and entry.gone.is_set()
+                if down and _revived(entry.manifest) and not entry.turn.locked() and entry.comeback.due():
                     try:
-                        await self.start(plugin_id)
+                        await self._start(entry)
                     except AgentError as exc:
                         entry.wanted = False
                         self._terminal.error(f"{exc}; it is not tried again")
@@ -254,6 +270,11 @@ class Orchestrator:
                 with anyio.move_on_after(self._options.stop_grace + KILL_WITHIN + SETTLE, shield=True):
                     await self.stop_all()
                 tasks.cancel_scope.cancel()
+
+
+def ending(code: int) -> str:
+    """Return what an exit code, negative for a signal, means."""
+    return f"signal {-code}" if code < 0 else f"code {code}, {EXIT_CODES.get(code, 'of its own')}"
 
 
 def _revived(manifest: Manifest) -> bool:
