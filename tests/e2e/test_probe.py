@@ -25,7 +25,7 @@ def command_in_thread(
 
     def send() -> None:
         with suppress(AgentError):
-            answers.append(agent.control.send("Probe", command, payload, timeout=5))
+            answers.append(agent.control.send("Probe", command, payload, timeout=timeout))
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -92,7 +92,7 @@ def test_a_running_handler_finishes_and_is_answered_when_the_plugin_is_stopped(s
 def test_a_handler_that_never_ends_does_not_keep_the_plugin(site: Site, kind: str) -> None:
     with agent_process(site.root) as agent:
         agent.control.send("Probe", "echo")
-        thread, _ = command_in_thread(agent, f"hang/{kind}")
+        thread, _ = command_in_thread(agent, f"hang/{kind}", timeout=1)
         agent.until(rf"^Probe .*noted: hang {kind}")
         process = agent.plugin_process("Probe")
         process.send_signal(signal.SIGTERM)
