@@ -33,6 +33,7 @@ HANDLERS = """
 from typing import Any
 
 from kepm_plugin import Handler, Message
+from kepm_plugin.errors import Rejected
 
 from .worker import Scanner
 
@@ -40,6 +41,8 @@ from .worker import Scanner
 @Scanner.command("scan")
 class Scan(Handler[Scanner]):
     async def handle(self, message: Message[dict[str, Any]]) -> dict[str, Any]:
+        if "no" in message.payload:
+            raise Rejected("no")
         return {"root": self.plugin.settings.root, "asked": message.payload}
 """
 SINGLE = """

@@ -78,6 +78,14 @@ def test_a_target_is_launched_and_answers(start: Start, kepm_plugin: Command, pr
     made = kepm_plugin("send", "Nobody", "scan")
     assert made.returncode == 69
     assert made.stderr.startswith("kepm-plugin: no plugin 'Nobody'")
+    made = kepm_plugin("send", "scanner", "scan")
+    assert (made.returncode, made.stderr.count("\n")) == (69, 1)
+    assert made.stderr.endswith("; Scanner is meant?\n")
+    made = kepm_plugin("send", "Scanner", "Commands/scan", "--timeout", "20")
+    assert (made.returncode, made.stderr.count("\n")) == (2, 1)
+    assert "leave out 'Commands/', give 'scan'" in made.stderr
+    made = kepm_plugin("send", "Scanner", "scan", '{"no": 1}')
+    assert (made.returncode, made.stderr, json.loads(made.stdout)["ok"]) == (1, "", False)
     made = kepm_plugin("dev", "single.py", "--root", root)
     assert (made.returncode, made.stderr.count("\n")) == (67, 1)
     assert "is in use by a local agent" in made.stderr

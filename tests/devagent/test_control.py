@@ -6,12 +6,13 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from kepm_plugin.devagent import ControlClient, DevOptions, dev_agent
 from kepm_plugin.devagent.live import listed, live_file, live_folder
 from kepm_plugin.errors import AgentError, AgentUnreachable, NoAnswer, UnknownPlugin, UsageError
-from tests.devagent.conftest import Lines, Peer, Stage, install, manifest, staged
+from tests.devagent.conftest import Lines, Peer, Stage, install, manifest, python, staged
 
 
 async def answer(peer: Peer, *answers: dict[str, Any]) -> dict[str, Any]:
@@ -79,8 +80,14 @@ async def test_what_cannot_be_sent_is_explained(root: Path) -> None:
             await agent.send("Nobody", "scan")
         with pytest.raises(AgentError, match=r"Idle is not running \(Stopped\)"):
             await agent.send("Idle", "scan")
+        with pytest.raises(UnknownPlugin, match=r"no plugin 'p' in .*; P is meant\?"):
+            await agent.send("p", "scan")
+        with pytest.raises(NoAnswer, match=r"P is not connected, and was not within 0.1 s; what it has written"):
+            await agent.send("P", "scan", timeout=0.1)
+        mute = await stage.peer()
         with pytest.raises(NoAnswer, match=r"did not subscribe to P/Commands/scan within 0.1 s; .* nothing"):
             await agent.send("P", "scan", timeout=0.1)
+        mute.leave()
         await serving(stage)
         await agent.wait_serving("P")
         with pytest.raises(NoAnswer, match=r"P did not answer P/Commands/scan within 0.1 s"):
@@ -88,6 +95,34 @@ async def test_what_cannot_be_sent_is_explained(root: Path) -> None:
         for command in ("", "a/+", "#"):
             with pytest.raises(UsageError, match="is no topic name"):
                 await agent.send("P", command)
+
+
+async def test_a_command_that_the_plugin_does_not_have_is_refused_at_once(root: Path) -> None:
+    async with staged(root, "mosquitto", subscribe=["P/Commands/jobs/run", "P"]) as stage:
+        peer = await stage.peer()
+        await peer.subscribe("P", "P/Commands/jobs/run")
+        await stage.agent.wait_serving("P")
+        for command, said in (
+            ("scan", r"no command 'scan' of P; it has: jobs/run$"),
+            ("jobs/rum", r"no command 'jobs/rum' of P; it has: jobs/run; jobs/run is meant\?$"),
+            ("Commands/jobs/run", r"leave out 'Commands/', give 'jobs/run'$"),
+            ("P/Commands/jobs/run", r"leave out 'P/Commands/', give 'jobs/run'$"),
+        ):
+            with anyio.fail_after(5), pytest.raises(UsageError, match=said):
+                await stage.agent.send("P", command, timeout=600)
+
+
+async def test_why_a_plugin_is_not_there_is_said(root: Path) -> None:
+    install(root, manifest("Gone", arguments=python("import sys; sys.exit(66)"), autoRestart=False))
+    async with staged(root, "mosquitto") as stage:
+        await stage.lines.wait_for("it is not started again")
+        with pytest.raises(
+            AgentError, match=r"Gone is not running \(Failed; .* code 66, a setting is missing or wrong\)"
+        ):
+            await stage.agent.send("Gone", "scan")
+        await stage.agent.restart("P")
+        with pytest.raises(NoAnswer, match=r"P is not connected, .*; its process last ended with signal 15"):
+            await stage.agent.send("P", "scan", timeout=0.1)
 
 
 async def test_settings_are_changed_from_outside(root: Path) -> None:

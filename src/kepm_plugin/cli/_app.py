@@ -170,8 +170,8 @@ def send(
     root: Root = None,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0.0, help="For the answer.")] = 10.0,
 ) -> None:
-    """Send a command to a plugin under `dev`, and print the response."""
-    _dev.send(plugin, command, payload, root, timeout)
+    """Send a command to a plugin under `dev`, and print the response; exit with 1 unless it says "ok": true."""
+    raise typer.Exit(_dev.send(plugin, command, payload, root, timeout))
 
 
 @settings.command("get")

@@ -20,6 +20,9 @@ from ._manifest import write
 if TYPE_CHECKING:
     from kepm_plugin.devagent import ControlClient
 
+NOT_OK: Final = 1
+"""Exit code of `send` where the plugin answered, and the answer does not say `"ok": true`."""
+
 Broker = Literal["auto", "mosquitto", "nats"]
 
 _WRITTEN_BY_DEV: Final = "-u -m kepm_plugin run "
@@ -122,11 +125,13 @@ def dev(targets: Sequence[str], arguments: DevArguments) -> None:
         asyncio.run(serve(options))
 
 
-def send(plugin: str, command: str, payload: str | None, root: Path | None, timeout: float) -> None:
+def send(plugin: str, command: str, payload: str | None, root: Path | None, timeout: float) -> int:
     """Send a command to a plugin of a running local agent, and print its response.
 
+    Return the exit code: 0 where the response says `"ok": true`, else `NOT_OK`.
+
     Raises:
-        UsageError: The payload is no JSON object, or the `dev` extra is missing.
+        UsageError: The payload is no JSON object, the plugin has no such command, or the `dev` extra is missing.
         AgentError: No agent, no such plugin, or no answer.
     """
     try:
@@ -135,7 +140,9 @@ def send(plugin: str, command: str, payload: str | None, root: Path | None, time
         raise UsageError(f'the payload is no JSON: {exc}; write it as in \'{{"root": "/etc"}}\'') from exc
     if not isinstance(content, dict):
         raise UsageError('the payload is not a JSON object; write it as in \'{"root": "/etc"}\'')
-    print_json(_client(root, plugin).send(plugin, command, cast("dict[str, Any]", content), timeout))
+    answer = _client(root, plugin).send(plugin, command, cast("dict[str, Any]", content), timeout)
+    print_json(answer)
+    return 0 if answer.get("ok") is True else NOT_OK
 
 
 def get_settings(plugin: str, key: str | None, root: Path | None) -> None:

@@ -13,7 +13,7 @@ from kepm_plugin.devagent.logger import KeeperLogger
 from kepm_plugin.devagent.manifests import Manifest, Problem, read_file
 from kepm_plugin.devagent.orchestrator import Orchestrator, PluginState
 from kepm_plugin.devagent.rights import Rights, covers, well_formed
-from kepm_plugin.devagent.sender import command_topic, send_command
+from kepm_plugin.devagent.sender import command_topic, commands, send_command, unknown_command
 from kepm_plugin.devagent.storage import Storage
 from kepm_plugin.devagent.traffic import Traffic
 from kepm_plugin.errors import AgentError, ManifestError, NoAnswer, UsageError
@@ -126,7 +126,7 @@ class DevAgent:
         """Send a command to a plugin, once it is subscribed, and return its response.
 
         Raises:
-            UsageError: The command is no topic.
+            UsageError: The command is no topic, or the plugin is subscribed to commands and this is none of them.
             UnknownPlugin: No such plugin.
             AgentError: It is not running, or the engine went away.
             NoAnswer: Nobody answered in time.
@@ -135,16 +135,37 @@ class DevAgent:
         if not command or not well_formed(topic) or "+" in command or "#" in command:
             raise UsageError(f"command {command!r} is no topic name; give what follows {plugin_id}/Commands/")
         if self.pid(plugin_id) is None:
-            raise AgentError(f"{plugin_id} is not running ({self.plugins[plugin_id].status}); start it first")
+            ended = self._orchestrator.last_ending(plugin_id)
+            status = f"{self.plugins[plugin_id].status}{f'; {ended}' if ended else ''}"
+            raise AgentError(f"{plugin_id} is not running ({status}); start it first")
         subscribed = False
         with anyio.move_on_after(timeout):
-            await self.wait_subscribed(plugin_id, topic)
+            await self._wait_command(plugin_id, command)
             subscribed = True
             return await send_command(self._engine, plugin_id, command, payload or {})
-        if not subscribed:
-            own = ", ".join(sorted(self._gate.subscribed(plugin_id))) or "nothing"
-            raise NoAnswer(f"{plugin_id} did not subscribe to {topic} within {timeout:g} s; it is subscribed to {own}")
-        raise NoAnswer(f"{plugin_id} did not answer {topic} within {timeout:g} s")
+        if subscribed:
+            raise NoAnswer(f"{plugin_id} did not answer {topic} within {timeout:g} s")
+        if not self._gate.connected(plugin_id):
+            ended = self._orchestrator.last_ending(plugin_id) or "what it has written may say why"
+            raise NoAnswer(f"{plugin_id} is not connected, and was not within {timeout:g} s; {ended}")
+        own = ", ".join(sorted(self._gate.subscribed(plugin_id))) or "nothing"
+        raise NoAnswer(f"{plugin_id} did not subscribe to {topic} within {timeout:g} s; it is subscribed to {own}")
+
+    async def _wait_command(self, plugin_id: str, command: str) -> None:
+        """Return when the plugin is subscribed to a command.
+
+        Raises:
+            UsageError: It is connected, has subscribed to commands, and this is none of them.
+        """
+        topic = command_topic(plugin_id, command)
+
+        def known() -> list[str]:
+            return commands(plugin_id, self._gate.subscribed(plugin_id)) if self._gate.connected(plugin_id) else []
+
+        await self.wait_subscribed(plugin_id)
+        await self._gate.wait_subscribed(plugin_id, lambda name: covers(name, topic) or bool(known()))
+        if not any(covers(name, topic) for name in self._gate.subscribed(plugin_id)):
+            raise UsageError(unknown_command(plugin_id, command, known()))
 
     async def wait_subscribed(self, plugin_id: str, topic: str | None = None) -> None:
         """Return when the engine holds a subscription of a plugin: one that covers `topic`, or any."""

@@ -55,6 +55,7 @@ class Entry:
     started_at: float | None = None
     since: float = 0.0
     exit_code: int | None = None
+    last_ending: str | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -95,8 +96,14 @@ class Orchestrator:
         """
         if plugin_id not in self._entries:
             known = ", ".join(self._entries) or "none"
-            raise UnknownPlugin(f"no plugin {plugin_id!r} in {self._layout.plugins}; there are: {known}")
+            meant = next((f"; {one} is meant?" for one in self._entries if one.lower() == plugin_id.lower()), "")
+            raise UnknownPlugin(f"no plugin {plugin_id!r} in {self._layout.plugins}; there are: {known}{meant}")
         return self._entries[plugin_id]
+
+    def last_ending(self, plugin_id: str) -> str:
+        """Return what the last process of a plugin ended with, in words; empty where none has ended."""
+        last = self._entries[plugin_id].last_ending
+        return f"its process last ended with {last}" if last else ""
 
     def states(self) -> dict[str, PluginState]:
         """Return all plugins as they stand now."""
@@ -205,7 +212,7 @@ class Orchestrator:
     async def _attend(self, entry: Entry, child: Child) -> None:
         code = await child.attend()
         self._registry.remove(child.pid)
-        entry.exit_code = code
+        entry.exit_code, entry.last_ending = code, ending(code)
         entry.status = "Failed" if entry.wanted else "Stopped"
         again = ""
         if entry.wanted:

@@ -4,8 +4,9 @@ import asyncio
 import json
 import secrets
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from difflib import get_close_matches
 from typing import Any, Final
 
 from kepm_plugin.contract import COMMANDS_LEVEL, RESPONSES_LEVEL
@@ -21,6 +22,22 @@ CORRELATION: Final = "correlationId"
 def command_topic(plugin_id: str, command: str) -> str:
     """Return where a command is published: `MyWorker/Commands/scan` (Plugin Cmd-Resp)."""
     return f"{plugin_id}/{COMMANDS_LEVEL}/{command}"
+
+
+def commands(plugin_id: str, subscribed: Iterable[str]) -> list[str]:
+    """Return the commands among what a plugin is subscribed to, as they follow `<Id>/Commands/`."""
+    prefix = command_topic(plugin_id, "")
+    return sorted(name.removeprefix(prefix) for name in subscribed if name.startswith(prefix))
+
+
+def unknown_command(plugin_id: str, command: str, known: Sequence[str]) -> str:
+    """Return the words for a command that a plugin does not have."""
+    bare = command.removeprefix(f"{plugin_id}/").removeprefix(f"{COMMANDS_LEVEL}/")
+    if bare != command:
+        return f"no command {command!r} of {plugin_id}: leave out {command.removesuffix(bare)!r}, give {bare!r}"
+    near = get_close_matches(command, known, n=1)
+    meant = f"; {near[0]} is meant?" if near else ""
+    return f"no command {command!r} of {plugin_id}; it has: {', '.join(known)}{meant}"
 
 
 class EngineClient:

@@ -93,7 +93,8 @@ class Storage:
             UnknownPlugin: It is not registered; names are compared exactly.
         """
         if plugin_id not in self._imported:
-            raise UnknownPlugin(f"no plugin {plugin_id!r}; registered: {', '.join(self._imported)}")
+            meant = next((f"; {one} is meant?" for one in self._imported if one.lower() == plugin_id.lower()), "")
+            raise UnknownPlugin(f"no plugin {plugin_id!r}; registered: {', '.join(self._imported)}{meant}")
         return self._imported[plugin_id] | self._stored.get(plugin_id, {})
 
     def put(self, plugin_id: str, key: str, value: object) -> None:
