@@ -14,6 +14,7 @@ from functools import partial
 from typing import Literal, Protocol
 
 import anyio
+import anyio.lowlevel
 
 from .errors import LinkLost, Overloaded
 from .message import Publication
@@ -85,6 +86,8 @@ class Outbox:
         if wait == "queued" and len(self) < self._limit:
             self._append(publication, None)
             return
+        # asyncio cancels only who waits, and acknowledgements may come quicker than that.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         deadline = PUT_TIMEOUT if timeout is None else timeout
         acknowledged = anyio.Event()
         queued = False

@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from kepm_plugin import Handler, Message, Plugin, Publisher, Settings, setting
+from kepm_plugin import Handler, Message, Plugin, Publisher, Settings, background, setting
 from kepm_plugin.errors import SettingsError, StoreError
 from kepm_plugin.link import Deliver, Session
 from kepm_plugin.message import Publication, Received
+from kepm_plugin.outbox import MAX_AGE
 from kepm_plugin.store import memory_store
 from kepm_plugin.testing import hosted
 from tests.engine.world import JSON, World, fresh
@@ -316,6 +318,44 @@ async def test_records_do_not_crowd_out_answers() -> None:
         await world.until(lambda: b"record 999" in world.published[-1].payload)
     topics = [each.topic for each in world.published]
     assert topics[topics.index("P/Responses/log") :].count("KeeperLogger") > 800
+
+
+async def test_records_leave_while_the_plugin_publishes_without_a_pause() -> None:
+    class P(Loud):
+        id = "P"
+
+        @background()
+        async def busy(self) -> None:
+            while True:
+                await self.findings.publish({}, wait="acknowledged")
+
+        @background()
+        async def busy_too(self) -> None:
+            await self.busy()
+
+    world = World(P, settings=GIVEN)
+    async with world.running():
+        await world.served()
+        for number in range(250):
+            log.warning("record %d", number)
+        await world.until(lambda: any(b"record 249" in each.payload for each in world.published[-50:]))
+        assert len(world.serving.outbox) > 0, "it is never empty"
+    assert logged(world) == [f"record {number}" for number in range(250)]
+
+
+@on_mock_clock
+async def test_records_that_a_loss_overtook_do_not_hold_up_later_ones() -> None:
+    world = World(P, settings=GIVEN)
+    async with world.running():
+        await world.served()
+        await anyio.wait_all_tasks_blocked()
+        log.warning("too old")
+        await anyio.lowlevel.checkpoint()
+        world.broker.kill()
+        await anyio.sleep(MAX_AGE + 10)
+        await world.reconnected(lambda: setattr(world.broker, "up", True))
+        log.warning("new")
+        await world.until(lambda: "new" in logged(world))
 
 
 async def test_records_of_another_thread_reach_the_logger() -> None:

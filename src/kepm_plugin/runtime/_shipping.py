@@ -1,14 +1,18 @@
 """Log records on their way from the pipe to `KeeperLogger`."""
 
+import logging
 from collections.abc import Callable
 
 import anyio
 
 from kepm_plugin.contract import LOGGER_TOPIC
+from kepm_plugin.errors import LinkLost, Overloaded
 from kepm_plugin.eventloop import run_soon_on_loop
 from kepm_plugin.logs import LogPipe
 from kepm_plugin.message import Publication
 from kepm_plugin.outbox import Outbox
+
+log = logging.getLogger("kepm_plugin.logs")
 
 RECORDS = 100
 """Log records that are moved to the outbox at a time: they never crowd out answers."""
@@ -35,15 +39,26 @@ class LogShipper:
 
     async def rest(self) -> None:
         """Move all that is there; return when the broker has it, or the link is down."""
-        while self._is_up() and self._move():
-            await self._outbox.flushed()
+        while self._is_up() and await self._move():
+            pass
 
     def rouse(self) -> None:
         """Look again: there are records, or the link is up."""
         self._roused.set()
 
-    def _move(self) -> int:
+    async def _move(self) -> bool:
+        """Move some records and wait for the last one only: others publish all the time. False: there are none."""
         records = self._pipe.take(RECORDS)
-        for record in records:
+        if not records:
+            return False
+        *others, last = records
+        for record in others:
             self._outbox.put_soon(Publication(LOGGER_TOPIC, record))
-        return len(records)
+        try:
+            # Bounded by the outbox: after a loss the next look is at whether the link is up.
+            await self._outbox.put(Publication(LOGGER_TOPIC, last), wait="acknowledged")
+        except Overloaded:
+            self._outbox.dropped += 1
+        except LinkLost as exc:  # It stays queued.
+            log.debug("records.waiting", extra={"reason": str(exc)})
+        return True
