@@ -3,6 +3,7 @@
 What reads the network calls us back outside of any task, where anyio cannot tell which loop runs.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -29,6 +30,18 @@ def run_soon_on_loop() -> Callable[[Callable[[], object]], None]:
             call(function)
 
     return run_soon
+
+
+def cancel_requested() -> bool:
+    """Tell whether somebody cancelled the running task itself, as asyncio does with all that is left when it ends.
+
+    What anyio cancels shows at its checkpoints; under trio nothing else can.
+    """
+    native: Any = anyio.lowlevel.current_token().native_token
+    if not isinstance(native, asyncio.AbstractEventLoop):
+        return False
+    task = asyncio.current_task(native)
+    return task is not None and task.cancelling() > 0
 
 
 @asynccontextmanager

@@ -1,7 +1,11 @@
 """Both backends: what is tested here stands above `broker` and `agent`, and is plain anyio."""
 
+from collections.abc import Generator
+
 import pytest
 import trio.testing
+
+from kepm_plugin.store import Store, memory_store
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -18,3 +22,10 @@ def clock(anyio_backend: tuple[str, dict[str, object]]) -> trio.testing.MockCloc
     clock = anyio_backend[1]["clock"]
     assert isinstance(clock, trio.testing.MockClock)
     return clock
+
+
+@pytest.fixture
+def store() -> Generator[Store]:
+    """A store in memory."""
+    with memory_store() as opened:
+        yield opened

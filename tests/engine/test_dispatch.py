@@ -3,12 +3,10 @@
 import json
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -16,109 +14,11 @@ import anyio.to_thread
 import pytest
 
 from kepm_plugin import Handler, Message, Plugin, Rejected
-from kepm_plugin.contract import ASSUMED
-from kepm_plugin.dispatch import Dispatcher
 from kepm_plugin.errors import StoreError
-from kepm_plugin.message import Publication, Received
+from kepm_plugin.message import Received
 from kepm_plugin.store import Limits, Store, memory_store, open_store
 from kepm_plugin.testing import hosted
-
-JSON = dict[str, object]
-
-on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
-"""For handlers in threads, which no mock clock waits for."""
-
-
-def fresh(**attributes: Any) -> type[Plugin]:
-    """Return a plugin without handlers."""
-    return type("P", (Plugin,), {"id": "P", **attributes})
-
-
-@pytest.fixture
-def store() -> Generator[Store]:
-    with memory_store() as opened:
-        yield opened
-
-
-class Bench:
-    """A dispatcher between a test that plays the session and a test that plays the outbox."""
-
-    def __init__(self, kind: type[Plugin], store: Store) -> None:
-        self.store = store
-        self.answers: list[Publication] = []
-        self.acknowledged: list[int] = []
-        self.troubles: list[tuple[str, str | None]] = []
-        self._mids = count(1)
-        self._changed = anyio.Event()
-        self.direct: list[bytes] = []
-        self.dispatcher = Dispatcher(
-            kind(),
-            kind.declarations().handlers,
-            {"X/Responses/y": lambda received: self.direct.append(received.payload)},
-            store,
-            self._answer,
-            ASSUMED,
-            self._trouble,
-            lambda text, limit: text[:limit].replace("hunter2", "***"),
-        )
-
-    def _answer(self, publication: Publication, kept: int | None) -> None:
-        self.answers.append(publication)
-        self.changed()
-
-    def _trouble(self, source: str, reason: str | None) -> None:
-        self.troubles.append((source, reason))
-        self.changed()
-
-    def acknowledge(self, mids: Sequence[int]) -> None:
-        self.acknowledged += mids
-        self.changed()
-
-    def changed(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
-
-    def receive(self, *messages: Received) -> None:
-        self.dispatcher.receive(messages, self.acknowledge)
-
-    def message(self, topic: str, payload: object = None, qos: int = 1, **fields: Any) -> Received:
-        data = payload if isinstance(payload, bytes) else json.dumps({} if payload is None else payload).encode()
-        return Received(topic, data, qos, mid=next(self._mids) if qos else 0, received_at=17.0, **fields)
-
-    def send(self, topic: str, payload: object = None, qos: int = 1, **fields: Any) -> int:
-        """Deliver one message in a reading of its own; return its packet id."""
-        received = self.message(topic, payload, qos, **fields)
-        self.receive(received)
-        return received.mid
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        with anyio.fail_after(5):
-            while not condition():
-                await self._changed.wait()
-
-    async def answer(self, number: int = 0) -> JSON:
-        await self.until(lambda: len(self.answers) > number)
-        return cast("JSON", json.loads(self.answers[number].payload))
-
-    @asynccontextmanager
-    async def serving(self) -> AsyncGenerator[None]:
-        async with anyio.create_task_group() as tasks:
-            await tasks.start(self.dispatcher.serve)
-            yield
-            self.dispatcher.close()
-
-    def reasons(self) -> list[str]:
-        return [letter.reason for letter in self.store.dead_letters()]
-
-
-def noting(kind: type[Plugin], topic: str, name: str, seen: list[tuple[str, str]]) -> None:
-    """Register a handler that notes its name and the topic."""
-
-    @kind.topic(topic)
-    class Noting(Handler[Plugin]):
-        async def handle(self, message: Message[bytes]) -> None:
-            seen.append((name, message.topic))
-
+from tests.engine.bench import JSON, Bench, Gates, commanding, failing, fresh, gated, noting, on_asyncio, raising
 
 # --- routing ----------------------------------------------------------------------------------------------------------
 
@@ -220,35 +120,6 @@ async def test_a_handler_says_whether_it_wants_retained_messages(
 
 
 # --- order and concurrency --------------------------------------------------------------------------------------------
-
-
-class Gates:
-    """Lets calls go on one by one, by payload."""
-
-    def __init__(self) -> None:
-        self.running: list[str] = []
-        self.ended: list[str] = []
-        self._gates: dict[str, anyio.Event] = {}
-
-    async def pass_through(self, name: str) -> None:
-        self.running.append(name)
-        await self._gates.setdefault(name, anyio.Event()).wait()
-        self.running.remove(name)
-        self.ended.append(name)
-
-    async def open(self, name: str) -> None:
-        self._gates.setdefault(name, anyio.Event()).set()
-        await anyio.wait_all_tasks_blocked()
-
-
-def gated(kind: type[Plugin], gates: Gates, **options: Any) -> None:
-    @kind.topic("Events/{host}")
-    class Gated(Handler[Plugin]):
-        async def handle(self, message: Message[str]) -> None:
-            await gates.pass_through(message.payload)
-
-    for name, value in options.items():
-        setattr(Gated, name, value)
 
 
 async def test_one_call_at_a_time_keeps_the_order(store: Store) -> None:
@@ -399,27 +270,6 @@ async def test_a_thread_that_ends_in_time_counts_as_handled(store: Store) -> Non
 
 
 # --- outcomes ---------------------------------------------------------------------------------------------------------
-
-
-def commanding(result: Callable[[Message[JSON]], object], **options: Any) -> type[Plugin]:
-    """Return a plugin whose command `scan` returns what a function makes of the message."""
-    kind = fresh()
-
-    @kind.command("scan")
-    class Scan(Handler[Plugin]):
-        async def handle(self, message: Message[JSON]) -> object:
-            return result(message)
-
-    for name, value in options.items():
-        setattr(Scan, name, value)
-    return kind
-
-
-def raising(error: Exception) -> Callable[[Message[JSON]], object]:
-    def fail(message: Message[JSON]) -> object:
-        raise error
-
-    return fail
 
 
 @pytest.mark.parametrize("correlation", ["a1", 7, 7.5, True, False, [1, "x"], {"a": {"b": None}}, 2**60, "", 0])
@@ -729,13 +579,6 @@ async def test_what_does_not_fit_in_memory_stays_in_the_journal_and_in_order(
         await anyio.wait_all_tasks_blocked()
     assert seen == list(range(before_serving + 20))
     assert store.unfinished_count() == 0
-
-
-def failing(store: Store, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise StoreError("disk full")
-
-    monkeypatch.setattr(store, method, fail)
 
 
 async def test_what_cannot_be_journalled_is_not_acknowledged_until_it_can(

@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 
 import anyio
 import anyio.from_thread
+import anyio.lowlevel
 import anyio.to_thread
 
 from kepm_plugin.errors import Rejected
+from kepm_plugin.eventloop import cancel_requested
 
 T = TypeVar("T")
 
@@ -19,7 +21,7 @@ T = TypeVar("T")
 class Failure:
     """An author's code raised; `Rejected` is a deliberate no, everything else a bug."""
 
-    error: Exception
+    error: BaseException
 
     @property
     def rejected(self) -> bool:
@@ -35,19 +37,42 @@ class TimedOut:
 
 
 def attempted(function: Callable[..., T], *args: Any) -> T | Failure:
-    """Call an author's function; its exception becomes a value, so that a plugin's bug does not stop its host."""
+    """Call an author's function; its exception becomes a value, so that a plugin's bug does not stop its host.
+
+    So does `SystemExit`: a library that ends a program must not end the handling of everything else.
+    """
     try:
         return function(*args)
-    except Exception as exc:  # noqa: BLE001  whatever an author's code raises
+    except (Exception, SystemExit) as exc:  # noqa: BLE001  whatever an author's code raises
         return Failure(exc)
 
 
 async def guarded(function: Callable[..., Awaitable[T]], *args: Any) -> T | Failure:
-    """Await an author's function as `attempted` calls one. Cancellation passes."""
+    """Await an author's function as `attempted` calls one.
+
+    Our cancellation passes. One that is the author's own, such as that of a task it awaited, is a bug like any other.
+    """
+    cancelled = anyio.get_cancelled_exc_class()
     try:
         return await function(*args)
-    except Exception as exc:  # noqa: BLE001  as above
+    except (Exception, SystemExit) as exc:  # noqa: BLE001  as above
         return Failure(exc)
+    except cancelled as exc:
+        return await _of_its_own(exc)
+    except BaseExceptionGroup as group:
+        if group.subgroup(KeyboardInterrupt) is not None:
+            raise
+        return Failure(group) if group.subgroup(cancelled) is None else await _of_its_own(group)
+
+
+async def _of_its_own(error: BaseException) -> Failure:
+    """Return what an author's own cancellation comes to; raise where it is us who are cancelled."""
+    if cancel_requested():
+        raise error
+    await anyio.lowlevel.checkpoint_if_cancelled()
+    failure = RuntimeError("it was cancelled from inside, by something it awaited and not by the framework")
+    failure.__cause__ = error
+    return Failure(failure)
 
 
 class Call:

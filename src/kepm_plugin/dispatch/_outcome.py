@@ -106,7 +106,9 @@ class Outcomes:
             log.info("handler.done", extra=where)
             self._finish(lane, work, answer)
 
-    def _failed(self, lane: Lane, work: Work, correlation: object, error: Exception, where: dict[str, object]) -> None:
+    def _failed(
+        self, lane: Lane, work: Work, correlation: object, error: BaseException, where: dict[str, object]
+    ) -> None:
         self.counters.failed += 1
         log.error("handler.failed", exc_info=error, extra=where)
         details = "".join(traceback.format_exception(error))
