@@ -273,6 +273,45 @@ async def test_a_change_that_breaks_a_rule_leaves_the_last_good_settings_and_deg
         assert (await host.until_published("Status", 7))[-1]["state"] == "running"
 
 
+class Fragile(Settings):
+    depth: int = setting(default=3)
+    token: str = setting(default="s3cret-token", secret=True)
+
+    def validate(self) -> None:
+        if self.depth == 9:
+            raise KeyError(self.token)
+
+
+class F(Plugin):
+    id = "P"
+    settings: Fragile
+
+
+async def test_a_validate_that_fails_is_a_refusal_and_not_the_end() -> None:
+    async with hosted(F) as host:
+        told = r"KeyError \(.*test_live_settings.py, line .*validate\(\)"
+        for value in (9, "9"):
+            with pytest.raises(SettingsError, match=told) as caught:
+                await host.change_setting("depth", value)
+        assert "s3cret" not in str(caught.value)
+        assert host.plugin.settings.depth == 3
+        status = (await host.until_published("Status", 2))[-1]
+        assert (status["state"], "the last good settings stay in force" in status["reason"]) == ("degraded", True)
+        host.agent.stored.clear()
+        with pytest.raises(SettingsError, match="KeyError"):
+            async with host.plugin.edit_settings() as draft:
+                draft.depth = 9
+        assert host.agent.stored == {}
+        await host.change_setting("depth", 4)
+        assert host.plugin.settings.depth == 4
+
+
+async def test_a_validate_that_fails_at_the_start_is_an_error_of_the_settings() -> None:
+    with pytest.raises(SettingsError, match="Fragile: checking the values failed with KeyError"):
+        async with hosted(F, settings={"depth": 9}):
+            pytest.fail("it must not serve")
+
+
 @on_mock_clock
 async def test_a_change_that_breaks_a_rule_is_said_once_and_survives_a_reconnect(
     caplog: pytest.LogCaptureFixture,

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from random import Random
+from traceback import extract_tb
 from typing import Any, Protocol
 
 import anyio
@@ -14,6 +15,7 @@ from kepm_plugin.contract import (
     DEFAULT_BROKER_PORT,
     SYSTEM_PLUGIN,
 )
+from kepm_plugin.dispatch import Failure, attempted
 from kepm_plugin.errors import AgentError, AgentRefused, AgentUnreachable, BadAgentAnswer, SettingsError
 from kepm_plugin.link import delays
 from kepm_plugin.settings import Change, Settings, difference, encode, fields_of
@@ -113,8 +115,23 @@ class LiveSettings:
         Raises:
             SettingsError: They break a rule.
         """
-        self.current, self._values = self._kind.parse(values), values
+        self.current, self._values = self._made(lambda: self._kind.parse(values)), values
         self._taken(self.current)
+
+    def _made(self, make: Callable[[], Settings]) -> Settings:
+        """Return a new snapshot; whatever the author's `validate` raises is a rule that is broken."""
+        made = attempted(make)
+        if not isinstance(made, Failure):
+            return made
+        if isinstance(made.error, SettingsError):
+            raise made.error
+        # Without its text, which may hold a secret that nobody knows yet.
+        where = extract_tb(made.error.__traceback__)[-1]
+        raise SettingsError(
+            f"{self._kind.__name__}: checking the values failed with {type(made.error).__name__} "
+            f"({where.filename}, line {where.lineno}); validate() must raise ValueError where a rule is broken",
+            rule="what validate() accepts",
+        ) from None
 
     async def refresh(self) -> None:
         """Ask the agent for the settings now, and take them.
@@ -137,7 +154,7 @@ class LiveSettings:
         old, new = self.current, self.current
         if values != self._values:
             try:
-                new = self._kind.parse(values)
+                new = self._made(lambda: self._kind.parse(values))
             except SettingsError as exc:
                 self._bad_values, self._refused = values, exc
                 self._told(exc)
@@ -158,7 +175,7 @@ class LiveSettings:
         """
         known = {field.name: field for field in fields_of(self._kind)}
         # A whole new snapshot is made first, so that every rule has been checked before anything is written.
-        self._kind(**{name: changes.get(name, getattr(self.current, name)) for name in known})
+        self._made(lambda: self._kind(**{name: changes.get(name, getattr(self.current, name)) for name in known}))
         for name, field in known.items():
             if name in changes:
                 await self._agent.put_setting(self._plugin_id, field.key, encode(changes[name]))
