@@ -18,7 +18,7 @@ DRAIN = 2.0
 
 
 def command_in_thread(
-    agent: AgentProcess, command: str, **payload: object
+    agent: AgentProcess, command: str, *, timeout: float = 5, **payload: object
 ) -> tuple[threading.Thread, list[dict[str, object]]]:
     """Send a command whose answer comes later, or never."""
     answers: list[dict[str, object]] = []
