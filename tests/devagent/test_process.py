@@ -228,6 +228,14 @@ def test_an_agent_that_cannot_start_says_why(root: Path, capsys: pytest.CaptureF
         assert f"process id {running.pid}" in capsys.readouterr().err
         assert main(["--root", str(root / "other"), "--https-port", port]) == 67
         assert f"port {port} for the API is not free" in capsys.readouterr().err
+    for arguments, said in (
+        (["--https-port", "99999"], "port 99999 for the API is none; give a number from 1024 to 65535"),
+        (["--mqtt-port=-1"], "port -1 for MQTT is none"),
+        (["--https-port", "0"], "port 0 for the API is none"),
+        (["--https-port", "7001", "--mqtt-port", "7001"], "port 7001 is to be for the API and for MQTT"),
+    ):
+        assert main(["--root", str(root / "other"), *arguments]) == 2
+        assert said in capsys.readouterr().err
     (root / "file").touch()
     assert main(["--root", str(root / "file")]) == 2
     assert "name a folder that you may write to" in capsys.readouterr().err

@@ -145,8 +145,12 @@ def dev(
     trust_children: Annotated[
         bool, typer.Option("--trust-children", help="Trust what a plugin's process launches, too.")
     ] = False,
-    https_port: Annotated[int | None, typer.Option(metavar="N", help="Port of the API; kept in the root.")] = None,
-    mqtt_port: Annotated[int | None, typer.Option(metavar="N", help="Port of the broker; kept in the root.")] = None,
+    https_port: Annotated[
+        int | None, typer.Option(metavar="N", min=1024, max=65535, help="Port of the API; kept in the root.")
+    ] = None,
+    mqtt_port: Annotated[
+        int | None, typer.Option(metavar="N", min=1024, max=65535, help="Port of the broker; kept in the root.")
+    ] = None,
 ) -> None:
     """Run a local agent that launches plugins as an agent would; end it with Ctrl-C."""
     arguments = _dev.DevArguments(

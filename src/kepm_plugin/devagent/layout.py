@@ -20,6 +20,9 @@ from kepm_plugin.contract import (
 )
 from kepm_plugin.errors import AgentError, UsageError
 
+PORTS: Final = range(1024, 65536)
+"""Ports that the agent takes (Plugin & Task Settings)."""
+
 MQTT_SECTION: Final = "MqttBrokerSettings"
 MQTT_PORT: Final = "Port"
 """Where the broker's port is kept. The section is documented (Config Settings), the key is assumed."""
@@ -123,9 +126,22 @@ def configured_port(path: Path, section: str, key: str) -> int | None:
     value = _entry(group, key)[1] if isinstance(group, dict) else None  # pyright: ignore[reportUnknownArgumentType]
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or not 1024 <= value <= 65535:
-        raise UsageError(f"{path}: {section}:{key} is {value!r}; it must be a number from 1024 to 65535")
+    if not isinstance(value, int) or isinstance(value, bool) or value not in PORTS:
+        raise UsageError(f"{path}: {section}:{key} is {value!r}; it must be a number from {PORTS[0]} to {PORTS[-1]}")
     return value
+
+
+def check_ports(https_port: int | None, mqtt_port: int | None) -> None:
+    """Check ports that were chosen, None where any free one will do.
+
+    Raises:
+        UsageError: One is out of range, or both are the same.
+    """
+    for port, purpose in ((https_port, "the API"), (mqtt_port, "MQTT")):
+        if port is not None and port not in PORTS:
+            raise UsageError(f"port {port} for {purpose} is none; give a number from {PORTS[0]} to {PORTS[-1]}")
+    if https_port is not None and https_port == mqtt_port:
+        raise UsageError(f"port {https_port} is to be for the API and for MQTT; choose another for one of them")
 
 
 def keep_ports(path: Path, https_port: int, mqtt_port: int) -> None:
@@ -150,7 +166,9 @@ def listener(port: int | None, purpose: str) -> socket.socket:
     Raises:
         AgentError: The port is taken.
     """
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # The protocol by its number: asyncio sets TCP_NODELAY on connections of such a listener alone. Without it an answer
+    # waits for the acknowledgement of what went before, which is up to 40 ms.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if sys.platform != "win32":  # there it would let two listeners share the port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -26,7 +26,16 @@ from kepm_plugin.devagent.engine import Engine, running_engine
 from kepm_plugin.devagent.engines import choose
 from kepm_plugin.devagent.gate import Gate
 from kepm_plugin.devagent.guarding import Guard, guarded
-from kepm_plugin.devagent.layout import MQTT_PORT, MQTT_SECTION, Layout, configured_port, keep_ports, listener, locked
+from kepm_plugin.devagent.layout import (
+    MQTT_PORT,
+    MQTT_SECTION,
+    Layout,
+    check_ports,
+    configured_port,
+    keep_ports,
+    listener,
+    locked,
+)
 from kepm_plugin.devagent.logger import KeeperLogger
 from kepm_plugin.devagent.manifests import read_folder
 from kepm_plugin.devagent.options import DevOptions
@@ -95,8 +104,12 @@ async def _assembled(options: DevOptions, layout: Layout, guard: Guard) -> Async
     for problem in problems:
         terminal.error(f"skipped: {problem}")
     settings = layout.appsettings
-    https_port = options.https_port or configured_port(settings, APPSETTINGS_SECTION, APPSETTINGS_HTTPS_PORT)
-    mqtt_port = options.mqtt_port or configured_port(settings, MQTT_SECTION, MQTT_PORT)
+    https_port, mqtt_port = options.https_port, options.mqtt_port
+    if https_port is None:
+        https_port = configured_port(settings, APPSETTINGS_SECTION, APPSETTINGS_HTTPS_PORT)
+    if mqtt_port is None:
+        mqtt_port = configured_port(settings, MQTT_SECTION, MQTT_PORT)
+    check_ports(https_port, mqtt_port)
     context = server_context(*self_signed())
     with listener(https_port, "the API") as api_socket, listener(mqtt_port, "MQTT") as mqtt_socket:
         https_port, mqtt_port = api_socket.getsockname()[1], mqtt_socket.getsockname()[1]
