@@ -97,8 +97,10 @@ def test_changed_source_is_what_runs_next(start: Start, kepm_plugin: Command, pr
     good = handlers.read_text("utf-8")
     assert told(kepm_plugin("send", "Scanner", "scan"))["ok"]
 
+    handlers.with_name("notes.txt").write_text("no source", "utf-8")
     handlers.write_text("def f(:", "utf-8")
-    assert f"Scanner was not restarted: {handlers}:1: invalid syntax" in until(process, "not restarted")
+    said = until(process, "restarted")
+    assert f"handlers.py changed: Scanner was not restarted: {handlers}:1: invalid syntax" in said
     worker = handlers.with_name("worker.py")
     worker.write_text(worker.read_text("utf-8").replace('"Scanner"', '"Renamed"'), "utf-8")
     handlers.write_text(good, "utf-8")
@@ -126,6 +128,7 @@ def test_a_manifest_of_somebody_else_is_left_alone(kepm_plugin: Command, tmp_pat
         (("single.py", "single:Single"), "two targets have the id 'Single'; leave one of them out"),
         (("nothing.py",), "there is no file nothing.py"),
         (("single.py", "--reload", "--root", "agent"), "--reload watches "),
+        (("single.py", "--https-port", "7001", "--mqtt-port", "7001"), "port 7001 is to be for the API and for MQTT"),
         (("single.py", "--root", "single.py"), "single.py/Plugins/Single.json cannot be written"),
     ],
 )
@@ -133,6 +136,14 @@ def test_an_agent_that_cannot_be_is_refused(kepm_plugin: Command, arguments: tup
     made = kepm_plugin("dev", *arguments)
     assert (made.returncode, made.stderr.count("\n")) == (2, 1)
     assert said in made.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--https-port", "99999"), ("--mqtt-port", "-1"), ("--mqtt-port", "0")])
+def test_a_port_that_is_none_is_refused(kepm_plugin: Command, arguments: tuple[str, str]) -> None:
+    made = kepm_plugin("dev", "single.py", *arguments)
+    assert made.returncode == 2
+    assert "Traceback" not in made.stderr
+    assert f"Invalid value for '{arguments[0]}'" in made.stderr
 
 
 @pytest.mark.parametrize(

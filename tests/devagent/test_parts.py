@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -27,12 +28,13 @@ from kepm_plugin.devagent.engines import Recipe, Start, choose, start_mosquitto,
 from kepm_plugin.devagent.guarding import guarded
 from kepm_plugin.devagent.layout import configured_port, keep_ports, listener
 from kepm_plugin.devagent.logger import KeeperLogger
+from kepm_plugin.devagent.reload import is_source
 from kepm_plugin.devagent.sender import engine_client
 from kepm_plugin.devagent.terminal import Terminal
 from kepm_plugin.devagent.tracebacks import readable
 from kepm_plugin.devagent.traffic import Ledger, Traffic
 from kepm_plugin.errors import AgentError, KepmError, UsageError
-from tests.devagent.conftest import Lines, install, manifest, python, staged
+from tests.devagent.conftest import Lines, install, manifest, python, staged, trusting
 
 
 def crossing(payload: bytes, topic: str = "KeeperLogger") -> Crossing:
@@ -457,3 +459,46 @@ def test_a_plugin_that_keeps_ending_comes_back_ever_more_rarely_and_anew_after_a
 def test_at_the_interval_of_the_agent_nothing_is_added() -> None:
     comeback = Comeback(30.0)
     assert [(comeback.ended(1.0), comeback.due()) for _ in range(3)] == [(30.0, True)] * 3
+
+
+# --- what a restart follows from -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "matters"),
+    [
+        ("/home/.me/plugin/worker.py", True),
+        ("/home/.me/plugin/deep/types.pyi", True),
+        ("/home/.me/plugin/Plugins/P.json", False),
+        ("/home/.me/plugin/report.txt", False),
+        ("/home/.me/plugin/pyproject.toml", False),
+        ("/home/.me/plugin/__pycache__/worker.cpython-311.pyc", False),
+        ("/home/.me/plugin/.#worker.py", False),
+        ("/home/.me/plugin/.git/hook.py", False),
+        ("/home/.me/plugin/venv/lib/python3.11/site-packages/other.py", False),
+    ],
+)
+def test_python_sources_alone_restart_a_plugin(path: str, matters: bool) -> None:
+    assert is_source(Path(path), [Path("/home/.me/plugin")]) is matters
+
+
+# --- sockets ---------------------------------------------------------------------------------------------------------
+
+
+async def test_what_comes_through_a_listener_is_not_held_back_for_more(root: Path) -> None:
+    without: list[bool] = []
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        without.append(not writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    context = server_context(*self_signed())
+    for tls in (None, context):
+        with listener(None, "test") as sock:
+            port = sock.getsockname()[1]
+            async with accepting(serve, sock, name="test", context=tls):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting() if tls else None)
+                with anyio.fail_after(5):
+                    assert await reader.read() == b""
+                writer.close()
+    assert without == [False, False]
