@@ -768,17 +768,45 @@ async def test_close_lets_running_calls_finish_and_leaves_the_rest(store: Store)
             taken = [bench.send("P/Events/x", b"running"), bench.send("P/Events/x", b"waiting")]
             await anyio.wait_all_tasks_blocked()
             bench.dispatcher.close()
-            late = bench.send("P/Events/x", b"late")
+            taken.append(bench.send("P/Events/x", b"late"))
+            bench.send("P/Events/x", b"at QoS 0", qos=0)
             taken.append(bench.send("X/Responses/y", b"what the running call waits for"))
             await anyio.wait_all_tasks_blocked()
             assert not ended.is_set()
             assert bench.acknowledged == taken
-            assert late not in taken
             await gates.open("running")
             await ended.wait()
     assert gates.ended == ["running"]
     assert bench.direct == [b"what the running call waits for"]
-    assert [each.received.payload for each in store.read_from(0, 9)] == [b"waiting"]
+    assert [each.received.payload for each in store.read_from(0, 9)] == [b"waiting", b"late"]
+    assert bench.dispatcher.counters.dropped == 1
+
+
+async def test_without_a_journal_what_comes_while_closing_stays_with_the_broker(store: Store) -> None:
+    kind, seen = fresh(journal=False), list[tuple[str, str]]()
+    noting(kind, "Events", "event", seen)
+    bench = Bench(kind, store)
+    async with bench.serving():
+        bench.dispatcher.close()
+        bench.send("P/Events")
+    assert (bench.acknowledged, seen, bench.dispatcher.counters.refused) == ([], [], 1)
+
+
+async def test_what_comes_while_the_plugin_drains_is_handled_by_the_next_run(tmp_path: Path) -> None:
+    kind, gates = fresh(), Gates()
+    gated(kind, gates)
+    with anyio.fail_after(5):
+        async with hosted(kind, data_dir=tmp_path / "P") as host, anyio.create_task_group() as tasks:
+            await host.publish("Events/x", "running")
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(host.stop)
+            await anyio.wait_all_tasks_blocked()
+            await host.publish("Events/x", "late")
+            await anyio.wait_all_tasks_blocked()
+            await gates.open("running")
+        async with hosted(kind, data_dir=tmp_path / "P"):
+            await gates.open("late")
+    assert gates.ended == ["running", "late"]
 
 
 async def test_a_cancelled_call_leaves_its_message_in_the_journal(store: Store) -> None:

@@ -109,7 +109,8 @@ class Dispatcher:
     def receive(self, batch: Sequence[Received], acknowledge: Acknowledge) -> None:
         """Take what was read in one drain. Never blocks, never raises.
 
-        Once closed, what is for handlers is left to the next run, and what running handlers wait for still comes.
+        Once closed, what is for handlers goes into the journal for the next run; what cannot is not acknowledged, and
+        dropped at QoS 0. What running handlers wait for still comes.
         """
         done: list[int] = []
         arrived: list[_Arrived] = []
@@ -121,8 +122,6 @@ class Dispatcher:
                     tapped = True
             target = self._router.find(received.topic)
             if isinstance(target, Lane):
-                if self._closed:
-                    continue
                 if not (received.retained and target.route.spec.handler.retained == "skip"):
                     if received.qos and self._journal:
                         arrived.append(_Arrived(target, received, acknowledge))
@@ -143,12 +142,14 @@ class Dispatcher:
     def _offer(self, lane: Lane, received: Received, acknowledge: Acknowledge) -> bool:
         """Put a message that is not journalled on its lane; tell whether its acknowledgement must wait."""
         if not received.qos:
-            if lane.full:
+            if lane.full or self._closed:
                 self.counters.dropped += 1
             else:
                 lane.put(Work(received))
             return False
-        if lane.full:
+        if self._closed:
+            self.counters.refused += 1
+        elif lane.full:
             self.counters.refused += 1
             lane.overflowed = True
             self._trouble(lane.route.spec.name, f"{lane.route.spec.name} is behind, and there is no journal")
@@ -187,6 +188,8 @@ class Dispatcher:
             self._take(held)
 
     def _enqueue(self, lane: Lane, row: Journalled) -> None:
+        if self._closed:
+            return
         if lane.spilled_from is None and not lane.full:
             lane.put(Work(row.received, row.delivery, row.id))
         elif lane.spilled_from is None:

@@ -41,9 +41,9 @@ class Counters:
     mismatched: int = 0
     unrouted: int = 0
     dropped: int = 0
-    """Given up at QoS 0, or in a `subscribe()`, because whoever takes them was behind."""
+    """Given up at QoS 0, or in a `subscribe()`, because whoever takes them was behind or about to end."""
     refused: int = 0
-    """Given up without an acknowledgement: neither journal nor memory could take them."""
+    """Left to the broker, without an acknowledgement: neither journal nor memory could take them."""
 
     def report(self) -> dict[str, int]:
         """Return the counters by name, in JSON's casing."""
