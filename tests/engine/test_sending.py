@@ -468,6 +468,63 @@ async def test_a_subscription_made_while_a_session_comes_up_is_not_forgotten(mon
     assert calls[2] == ["Other/a"]
 
 
+class Refusing:
+    """Has the broker refuse whatever holds a word."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.word: str | None = None
+        real = MemorySession.subscribe
+
+        async def subscribe(session: MemorySession, filters: list[str], qos: int) -> None:
+            if self.word and any(self.word in one for one in filters):
+                raise BrokerRefused(f"the broker refused {filters}", code=0x87)
+            await real(session, filters, qos)
+
+        monkeypatch.setattr(MemorySession, "subscribe", subscribe)
+
+
+async def test_a_filter_that_is_refused_at_a_reconnect_ends_its_own_subscription_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refusing = Refusing(monkeypatch)
+    async with (
+        hosted(R) as host,
+        host.plugin.subscribe("/Other/good") as good,
+        host.plugin.subscribe("/Other/bad") as bad,
+        host.plugin.subscribe("/Other/bad") as bad_too,
+    ):
+        await host.publish("/Other/bad", b"1")
+        refusing.word = "bad"
+        await host.lose_link()
+        for reader in (bad, bad_too):
+            assert (await next_of(reader)).payload == b"1", "what had come is not lost"
+            for _ in range(2):
+                with pytest.raises(BrokerRefused, match="Other/bad"):
+                    await next_of(reader)
+        await host.publish("/Other/good", b"2")
+        assert (await next_of(good)).payload == b"2"
+        await host.lose_link()
+        assert host.outcome is None
+    assert [vars(one)["filter"] for one in caplog.records if one.message == "subscription.refused"] == ["Other/bad"]
+
+
+async def test_a_wide_filter_that_is_refused_gives_way_to_the_narrow_ones_below_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refusing = Refusing(monkeypatch)
+    async with (
+        hosted(R) as host,
+        host.plugin.subscribe("/Other/#") as wide,
+        host.plugin.subscribe("/Other/a") as narrow,
+    ):
+        refusing.word = "#"
+        await host.lose_link()
+        await host.publish("/Other/a", b"1")
+        assert (await next_of(narrow)).payload == b"1"
+        with pytest.raises(BrokerRefused):
+            await next_of(wide)
+
+
 @pytest.mark.parametrize("error", [LinkLost("cut"), BrokerRefused("SUBACK says no", code=0x87)])
 async def test_a_loss_while_subscribing_is_made_up_for_and_a_refusal_is_told(
     monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -521,7 +578,7 @@ async def test_a_subscription_may_be_opened_in_the_lifespan_and_in_a_background_
 async def test_a_reader_that_is_behind_drops_the_newest_counts_them_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("kepm_plugin.runtime._host.BACKLOG", 2)
+    monkeypatch.setattr("kepm_plugin.runtime._subscriptions.BACKLOG", 2)
     async with hosted(R) as host, host.plugin.subscribe("/Other/a") as messages:
         for round_number in (1, 2):
             for number in range(5):
