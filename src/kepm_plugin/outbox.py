@@ -16,13 +16,16 @@ from typing import Literal, Protocol
 import anyio
 import anyio.lowlevel
 
-from .errors import LinkLost, Overloaded
+from .errors import BadPayload, LinkLost, Overloaded
 from .message import Publication
 
 log = logging.getLogger("kepm_plugin.outbox")
 
 LIMIT = 10_000
 """Publications that may wait."""
+
+SIZE = 64 * 1024 * 1024
+"""Bytes of payload that may wait, all together; a single one must not be larger either."""
 
 MAX_AGE = 300.0
 """Seconds after which a publication that could not be sent is dropped."""
@@ -52,12 +55,17 @@ class _Entry:
     must: bool
     """Kept on disk as well, and so never dropped."""
 
+    @property
+    def size(self) -> int:
+        return len(self.publication.payload)
+
 
 class Outbox:
     """The queue. Belongs to the event loop's thread."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, *, limit: int = LIMIT) -> None:
-        self._clock, self._limit = clock, limit
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, limit: int = LIMIT, size: int = SIZE) -> None:
+        self._clock, self._limit, self._size = clock, limit, size
+        self._bytes = 0
         self._waiting: deque[_Entry] = deque()
         self._in_flight: dict[_Entry, None] = {}
         self._session: Sends | None = None
@@ -80,10 +88,12 @@ class Outbox:
         """Take a publication; with `acknowledged` return when the broker has it. `timeout` is in seconds.
 
         Raises:
+            BadPayload: It is larger than the whole outbox.
             Overloaded: There was no room until the deadline.
             LinkLost: It was not acknowledged until the deadline; it stays queued and may still be sent.
         """
-        if wait == "queued" and len(self) < self._limit:
+        self.check(publication)
+        if wait == "queued" and self._has_room(publication):
             self._append(publication, None)
             return
         # asyncio cancels only who waits, and acknowledgements may come quicker than that.
@@ -92,7 +102,7 @@ class Outbox:
         acknowledged = anyio.Event()
         queued = False
         with anyio.move_on_after(deadline):
-            while len(self) >= self._limit:
+            while not self._has_room(publication):
                 self._room = self._room or anyio.Event()
                 await self._room.wait()
             self._append(publication, acknowledged.set)
@@ -101,7 +111,8 @@ class Outbox:
                 await acknowledged.wait()
         if not queued:
             raise Overloaded(
-                f"the outbox held {self._limit} publications for {deadline:g} s; publish less, or wait for the link"
+                f"the outbox was full for {deadline:g} s, with {len(self)} publications of {self._bytes} bytes; "
+                "publish less, or wait for the link"
             )
         if wait == "acknowledged" and not acknowledged.is_set():
             raise LinkLost(f"{publication.topic!r} was not acknowledged within {deadline:g} s; it stays queued")
@@ -109,15 +120,40 @@ class Outbox:
     def put_soon(
         self, publication: Publication, acknowledged: Callable[[], None] | None = None, *, must: bool = False
     ) -> bool:
-        """Take a publication without waiting; False, counted, where there is no room and it is no `must`."""
-        if len(self) >= self._limit and not must:
+        """Take a publication without waiting; False, counted, where there is no room and it is no `must`.
+
+        One that is larger than the whole outbox is given up, a `must` as well: it could never be sent.
+        """
+        if len(publication.payload) > self._size:
+            self.dropped += 1
+            log.error("publication.too_large", extra={"topic": publication.topic, "bytes": len(publication.payload)})
+            if acknowledged is not None:
+                acknowledged()
+            return False
+        if not must and not self._has_room(publication):
             self.dropped += 1
             return False
         self._append(publication, acknowledged, must=must)
         return True
 
+    def check(self, publication: Publication) -> None:
+        """Refuse what can never be sent; may be called from any thread.
+
+        Raises:
+            BadPayload: It is larger than the whole outbox.
+        """
+        if len(publication.payload) > self._size:
+            raise BadPayload(
+                f"the payload on {publication.topic!r} has {len(publication.payload)} bytes, and more than "
+                f"{self._size} are never sent; publish it in parts, or where it can be fetched"
+            )
+
+    def _has_room(self, publication: Publication) -> bool:
+        return len(self) < self._limit and self._bytes + len(publication.payload) <= self._size
+
     def _append(self, publication: Publication, acknowledged: Callable[[], None] | None, *, must: bool = False) -> None:
         self._waiting.append(_Entry(publication, self._clock(), acknowledged, must))
+        self._bytes += len(publication.payload)
         self._pump()
 
     def attach(self, session: Sends, *, anew: bool = False) -> int:
@@ -133,6 +169,7 @@ class Outbox:
                 entry.since = self._clock()
         self.dropped += dropped
         self._waiting = deque(kept)
+        self._bytes = sum(entry.size for entry in (*self._waiting, *self._in_flight))
         self._session = session
         self._pump()
         self._settle()
@@ -172,6 +209,7 @@ class Outbox:
         if entry not in self._in_flight:
             return
         del self._in_flight[entry]
+        self._bytes -= entry.size
         if entry.acknowledged is not None:
             entry.acknowledged()
         self._pump()
@@ -179,7 +217,7 @@ class Outbox:
 
     def _settle(self) -> None:
         """Wake who waits for room, or for the end."""
-        if self._room is not None and len(self) < self._limit:
+        if self._room is not None and len(self) < self._limit and self._bytes < self._size:
             self._room.set()
             self._room = None
         if self._empty is not None and not self:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kepm_plugin.errors import LinkLost, Overloaded
+from kepm_plugin.errors import BadPayload, LinkLost, Overloaded
 from kepm_plugin.message import Publication
 from kepm_plugin.outbox import MAX_AGE, Outbox
 
@@ -155,7 +155,7 @@ async def test_without_an_acknowledgement_until_the_deadline_it_stays_queued() -
 @pytest.mark.parametrize("wait", ["queued", "acknowledged"])
 async def test_a_full_outbox_is_overloaded_after_the_deadline(wait: Any) -> None:
     outbox = filled(Outbox(limit=2), "a", "b")
-    with anyio.fail_after(5), pytest.raises(Overloaded, match=r"held 2 publications for 0.01 s"):
+    with anyio.fail_after(5), pytest.raises(Overloaded, match=r"full for 0.01 s, with 2 publications of 2 bytes"):
         await outbox.put(one("c"), wait=wait, timeout=0.01)
     assert len(outbox) == 2
 
@@ -186,6 +186,51 @@ async def test_room_that_comes_of_dropping_the_old_wakes_who_waits() -> None:
             await anyio.wait_all_tasks_blocked()
             assert outbox.attach(wire) == 3
     assert wire.sent == [b"new"]
+
+
+@pytest.mark.parametrize("wait", ["queued", "acknowledged"])
+async def test_an_outbox_is_full_by_bytes_as_well(wait: Any) -> None:
+    outbox, wire = Outbox(size=10), Wire()
+    filled(outbox, "12345", "6789")
+    assert outbox.put_soon(one("ab")) is False
+    assert outbox.put_soon(one("a"))
+    with anyio.fail_after(5), pytest.raises(Overloaded, match="3 publications of 10 bytes"):
+        await outbox.put(one("b"), wait=wait, timeout=0.01)
+    outbox.attach(wire)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(outbox.put, one("xyz"), name="put")
+            await anyio.wait_all_tasks_blocked()
+            wire.acknowledge()
+    assert wire.sent == [b"12345", b"6789", b"a", b"xyz"]
+    outbox.detach()
+    outbox.attach(again := Wire(at_once=True))
+    assert again.sent == [b"6789", b"a", b"xyz"]
+    assert outbox.put_soon(one("1234567890")), "the room is there again"
+
+
+async def test_room_in_bytes_comes_of_dropping_the_old_too() -> None:
+    clock = Clock()
+    outbox = filled(Outbox(clock, size=4), "1234")
+    clock.now += MAX_AGE + 1
+    assert outbox.attach(Wire()) == 1
+    assert outbox.put_soon(one("5678"))
+
+
+@pytest.mark.parametrize("wait", ["queued", "acknowledged"])
+async def test_what_is_larger_than_the_whole_outbox_is_refused_at_once(wait: Any) -> None:
+    outbox = Outbox(size=4)
+    with pytest.raises(BadPayload, match=r"'P/Findings' has 5 bytes, and more than 4"):
+        await outbox.put(one("12345"), wait=wait)
+    assert (len(outbox), outbox.dropped) == (0, 0)
+
+
+async def test_what_is_on_disk_and_too_large_is_given_up_for_good(caplog: pytest.LogCaptureFixture) -> None:
+    outbox, told = Outbox(size=4), list[str]()
+    assert outbox.put_soon(one("12345"), lambda: told.append("forgotten"), must=True) is False
+    assert outbox.put_soon(one("12345")) is False
+    assert (told, outbox.dropped, len(outbox)) == (["forgotten"], 2, 0)
+    assert [record.message for record in caplog.records] == ["publication.too_large"] * 2
 
 
 async def test_put_soon_drops_and_counts_where_there_is_no_room() -> None:

@@ -19,6 +19,7 @@ from kepm_plugin.errors import (
     UndeclaredTopic,
 )
 from kepm_plugin.message import Publication, Received, encode_json
+from kepm_plugin.outbox import SIZE
 from kepm_plugin.testing import hosted
 from kepm_plugin.testing._memory import MemorySession
 from tests.engine.world import JSON, World
@@ -142,6 +143,17 @@ async def test_a_full_outbox_is_told_to_who_waits_and_counted_for_who_does_not()
         with pytest.raises(Overloaded):
             await world.plugin.findings.publish({}, severity="high")
         assert world.serving.outbox.dropped == 1
+
+
+async def test_a_payload_that_is_larger_than_the_outbox_is_told_to_whoever_publishes_it() -> None:
+    world = World(P)
+    async with world.running():
+        await world.served()
+        with pytest.raises(BadPayload, match="are never sent"):
+            await world.plugin.publish("Allowed/a", bytes(SIZE + 1))
+        with pytest.raises(BadPayload, match="are never sent"):
+            world.plugin.host.publish_soon(Publication("P/Allowed/a", bytes(SIZE + 1)))
+        await world.plugin.publish("Allowed/a", bytes(SIZE), wait="acknowledged")
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------

@@ -87,7 +87,12 @@ class PluginHost:
         await self._outbox.put(publication, wait=wait, timeout=timeout)
 
     def publish_soon(self, publication: Publication) -> None:
-        """Hand over to the outbox from any thread."""
+        """Hand over to the outbox from any thread.
+
+        Raises:
+            BadPayload: It is larger than the outbox.
+        """
+        self._outbox.check(publication)
         self._run_soon(lambda: self._outbox.put_soon(publication))
 
     async def request(self, topic: str, response: str, question: Any, answer_type: Any, timeout: float) -> Any:
