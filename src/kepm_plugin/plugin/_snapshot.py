@@ -3,10 +3,20 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
-_held: ContextVar[tuple[object, Any] | None] = ContextVar("kepm_plugin.settings", default=None)
-"""The plugin whose handler is being called, and its snapshot; tasks and threads of the call inherit it."""
+
+@dataclass(slots=True)
+class _Call:
+    """One call; `ended` is what tasks and threads share that were started in it and outlive it."""
+
+    plugin: object
+    ended: bool = False
+
+
+_held: ContextVar[tuple[_Call, Any] | None] = ContextVar("kepm_plugin.settings", default=None)
+"""The call that is going on, and its snapshot; tasks and threads of the call inherit it."""
 
 
 class Snapshot:
@@ -15,8 +25,8 @@ class Snapshot:
     def __get__(self, plugin: Any, owner: type) -> Any:
         if plugin is None:
             return self
-        held = _held.get()
-        if held is not None and held[0] is plugin:
+        held = _held_for(plugin)
+        if held is not None:
             return held[1]
         state: dict[str, Any] = plugin.__dict__
         if "settings" not in state:
@@ -25,17 +35,24 @@ class Snapshot:
 
     def __set__(self, plugin: Any, settings: Any) -> None:
         plugin.__dict__["settings"] = settings
-        held = _held.get()
-        if held is not None and held[0] is plugin:
-            _held.set((plugin, settings))
+        held = _held_for(plugin)
+        if held is not None:
+            _held.set((held[0], settings))
+
+
+def _held_for(plugin: object) -> tuple[_Call, Any] | None:
+    held = _held.get()
+    return held if held is not None and held[0].plugin is plugin and not held[0].ended else None
 
 
 @contextmanager
 def holding_settings(plugin: Any) -> Generator[None]:
-    """Keep the plugin's settings as they are now for whatever runs inside."""
+    """Keep the plugin's settings as they are now for whatever runs inside; what outlives it sees the newest again."""
     state: dict[str, Any] = plugin.__dict__
-    token = _held.set((plugin, state.get("settings")))
+    call = _Call(plugin)
+    token = _held.set((call, state.get("settings")))
     try:
         yield
     finally:
+        call.ended = True
         _held.reset(token)
