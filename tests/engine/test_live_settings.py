@@ -1,10 +1,13 @@
 """Settings of a running plugin: read at the start, watched, written, reverted; one snapshot for a handler's call."""
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import anyio.from_thread
 import pytest
+from anyio.abc import TaskGroup
 
 from kepm_plugin import Change, Handler, Message, Plugin, Settings, setting
 from kepm_plugin.errors import AgentRefused, AgentUnreachable, SettingsError, UnknownPlugin
@@ -154,6 +157,40 @@ async def test_a_call_in_a_thread_sees_one_snapshot_too() -> None:
         assert host.plugin.settings.depth == 7
 
 
+async def test_a_task_that_outlives_the_call_that_started_it_sees_the_newest_settings() -> None:
+    class P(Scanner):
+        id = "P"
+        tasks: TaskGroup
+
+        @asynccontextmanager
+        async def lifespan(self) -> AsyncGenerator[None]:
+            async with anyio.create_task_group() as self.tasks:
+                yield
+                self.tasks.cancel_scope.cancel()
+
+    seen: list[int] = []
+    go_on = anyio.Event()
+
+    @P.command("start")
+    class Start(Handler[P]):
+        async def handle(self, message: Message[JSON]) -> None:
+            self.plugin.tasks.start_soon(self.work)
+
+        async def work(self) -> None:
+            await go_on.wait()
+            seen.append(self.plugin.settings.depth)
+            async with self.plugin.edit_settings() as draft:
+                draft.depth = 8
+            seen.append(self.plugin.settings.depth)
+
+    async with hosted(P, settings=GIVEN) as host:
+        await host.command("start")
+        await host.change_setting("depth", 7)
+        go_on.set()
+        await anyio.wait_all_tasks_blocked()
+        assert (seen, host.plugin.settings.depth) == ([7, 8], 8)
+
+
 async def test_a_call_sees_what_it_has_changed_itself() -> None:
     class P(Scanner):
         id = "P"
@@ -249,6 +286,106 @@ async def test_a_hook_that_fails_does_not_keep_the_change_away(caplog: pytest.Lo
         await host.change_setting("depth", 7)
         assert host.plugin.settings.depth == 7
     assert "hook.failed" in [record.message for record in caplog.records]
+
+
+async def test_the_hook_never_overlaps_itself_and_the_newest_change_is_told_last() -> None:
+    told: list[object] = []
+    started, go_on = anyio.Event(), anyio.Event()
+
+    class P(Plugin):
+        id = "P"
+        settings: Own
+
+        async def on_settings_changed(self, change: Change[Own]) -> None:
+            told.append((change.old.depth, change.new.depth, self.settings.depth))
+            if change.new.depth == 4:
+                started.set()
+                await go_on.wait()
+            told.append("end")
+
+    @P.command("deeper")
+    class Deeper(Handler[P]):
+        async def handle(self, message: Message[JSON]) -> int:
+            async with self.plugin.edit_settings() as draft:
+                draft.depth += 1
+            return self.plugin.settings.depth
+
+    async with hosted(P, settings=GIVEN) as host:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(host.change_setting, "depth", 4)
+            await started.wait()
+            assert (await host.command("deeper"))["result"] == 5
+            await host.change_setting("depth", 6)
+            await host.change_setting("depth", 7)
+            assert (told, host.plugin.settings.depth) == ([(3, 4, 4)], 7)
+            go_on.set()
+        assert told == [(3, 4, 4), "end", (4, 7, 7), "end"]
+        await host.change_setting("depth", 8)
+        assert told[-2:] == [(7, 8, 8), "end"]
+
+
+async def test_a_change_that_is_taken_back_before_it_was_told_is_none() -> None:
+    depths: list[int] = []
+    started, go_on = anyio.Event(), anyio.Event()
+
+    class P(Plugin):
+        id = "P"
+        settings: Own
+
+        async def on_settings_changed(self, change: Change[Own]) -> None:
+            depths.append(change.new.depth)
+            started.set()
+            await go_on.wait()
+
+    async with hosted(P, settings=GIVEN) as host, anyio.create_task_group() as tasks:
+        tasks.start_soon(host.change_setting, "depth", 4)
+        await started.wait()
+        await host.change_setting("depth", 5)
+        await host.change_setting("depth", 4)
+        go_on.set()
+    assert depths == [4]
+
+
+async def test_a_hook_may_change_settings_itself() -> None:
+    told: list[tuple[int, str, int]] = []
+
+    class P(Plugin):
+        id = "P"
+        settings: Own
+
+        async def on_settings_changed(self, change: Change[Own]) -> None:
+            async with self.edit_settings() as draft:
+                draft.root = f"/depth/{change.new.depth}"
+            told.append((change.new.depth, self.settings.root, self.settings.depth))
+
+    async with hosted(P, settings=GIVEN) as host:
+        with anyio.fail_after(5):
+            await host.change_setting("depth", 4)
+    assert told == [(4, "/depth/4", 4)] * 2
+
+
+async def test_a_hook_that_is_cut_off_does_not_keep_the_next_change_away() -> None:
+    depths: list[int] = []
+    started = anyio.Event()
+
+    class P(Plugin):
+        id = "P"
+        settings: Own
+
+        async def on_settings_changed(self, change: Change[Own]) -> None:
+            depths.append(change.new.depth)
+            if change.new.depth == 4:
+                started.set()
+                await anyio.sleep_forever()
+
+    async with hosted(P, settings=GIVEN) as host:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(host.change_setting, "depth", 4)
+            await started.wait()
+            await host.change_setting("depth", 5)
+            tasks.cancel_scope.cancel()
+        await host.change_setting("depth", 5)
+    assert depths == [4, 5]
 
 
 async def test_a_change_that_breaks_a_rule_leaves_the_last_good_settings_and_degrades_until_it_is_gone() -> None:

@@ -410,6 +410,22 @@ async def test_secrets_are_neither_in_status_nor_in_records_nor_in_lines_nor_in_
         assert SECRET not in text
 
 
+async def test_a_secret_that_was_replaced_is_still_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kepm_plugin.runtime._settings.SECRETS", 2)
+    world = World(P, settings=GIVEN)
+    async with world.running():
+        await world.served()
+        for number in range(3):
+            world.agent.stored["token"] = f"token-number-{number}"
+            await world.serving.settings.refresh()
+            log.warning("401 with %s", SECRET if number == 0 else f"token-number-{number - 1}")
+        log.warning("in force: %s", "token-number-2")
+        world.stop()
+        await world.ended()
+    assert logged(world) == ["401 with ***"] * 3 + ["in force: ***"]
+    assert world.serving.secrets() == {f"token-number-{number}" for number in range(3)}, "the first one is forgotten"
+
+
 async def test_a_plugin_that_reads_the_log_does_not_make_it_longer() -> None:
     class P(Plugin):
         id = "P"

@@ -16,9 +16,9 @@ from kepm_plugin.eventloop import bare_task_group, loop_clock, run_soon_on_loop
 from kepm_plugin.link import Link
 from kepm_plugin.message import Publication
 from kepm_plugin.outbox import Outbox
-from kepm_plugin.plugin import Every, Gap, Plugin
+from kepm_plugin.plugin import Every, Gap, Plugin, holding_settings
 from kepm_plugin.records import Redactor
-from kepm_plugin.settings import Change, secrets_of
+from kepm_plugin.settings import Change
 from kepm_plugin.store import Store
 
 from ._host import PluginHost
@@ -85,7 +85,7 @@ class Serving:
 
     def secrets(self) -> frozenset[str]:
         """Return the values that no log may show."""
-        return frozenset() if self.settings.current is None else secrets_of(self.settings.current)
+        return self.settings.secrets()
 
     def _redact(self, text: str, limit: int) -> str:
         self._redactor.refresh()
@@ -172,9 +172,9 @@ class Serving:
             await anyio.sleep(self._around.lock_retry)
 
     async def _live(self, link: Link, dispatcher: Dispatcher) -> None:
-        dispatcher.replay()
         for number, publication in self._store.kept():
             self._answer(publication, number)
+        dispatcher.replay()  # Afterwards: what it gives up is answered at once.
         async with bare_task_group() as outer:
             outer.start_soon(self._shipper.run, name="kepm.logs")
             outer.start_soon(self._wait_for_stop, name="kepm.stop")
@@ -329,7 +329,8 @@ class Serving:
 
     async def _settings_changed(self, change: Change[Any]) -> None:
         log.info("settings.changed", extra={"names": sorted(change.names)})
-        await self._call(self.plugin.on_settings_changed, change)
+        with holding_settings(self.plugin):  # Whoever made the change may hold an older snapshot.
+            await self._call(self.plugin.on_settings_changed, change)
 
     def _settings_refused(self, error: SettingsError | None) -> None:
         if error is None:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 from traceback import extract_tb
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import anyio
 
@@ -18,9 +18,12 @@ from kepm_plugin.contract import (
 from kepm_plugin.dispatch import Failure, attempted
 from kepm_plugin.errors import AgentError, AgentRefused, AgentUnreachable, BadAgentAnswer, SettingsError
 from kepm_plugin.link import delays
-from kepm_plugin.settings import Change, Settings, difference, encode, fields_of
+from kepm_plugin.settings import Change, Settings, difference, encode, fields_of, secrets_of
 
 log = logging.getLogger("kepm_plugin.runtime")
+
+SECRETS: Final = 1_000
+"""Secret texts of earlier snapshots that are still masked: what was read before a change may be logged after it."""
 
 
 class Agent(Protocol):
@@ -78,6 +81,14 @@ def broker_address(values: Mapping[str, str]) -> tuple[str, int]:
     return host, int(text)
 
 
+def _merged(first: Change[Any] | None, second: Change[Any]) -> Change[Any] | None:
+    """Return one change for two; None where the second takes the first back."""
+    if first is None:
+        return second
+    names = difference(first.old, second.new)
+    return Change(old=first.old, new=second.new, names=names) if names else None
+
+
 class LiveSettings:
     """The current snapshot of one plugin, and the ways to change it.
 
@@ -86,7 +97,7 @@ class LiveSettings:
         plugin_id: Whose they are.
         kind: What they are parsed to.
         taken: Is given each snapshot that is to count from now on.
-        changed: Awaited after a snapshot that differs from the one before was taken.
+        changed: Awaited after a snapshot that differs from the one before was taken; never twice at a time.
         refused: Is told of values that break a rule, so that the last good ones stay; None when that is over.
     """
 
@@ -107,6 +118,9 @@ class LiveSettings:
         self._refused: SettingsError | None = None
         # One look at a time: an older answer must not replace a newer one.
         self._lock = anyio.Lock()
+        self._untold: Change[Any] | None = None
+        self._telling = False
+        self._secrets: dict[str, None] = {}
         self.current: Any = None
 
     def take(self, values: dict[str, str]) -> None:
@@ -116,6 +130,7 @@ class LiveSettings:
             SettingsError: They break a rule.
         """
         self.current, self._values = self._made(lambda: self._kind.parse(values)), values
+        self._note_secrets()
         self._taken(self.current)
 
     def _made(self, make: Callable[[], Settings]) -> Settings:
@@ -144,9 +159,34 @@ class LiveSettings:
             change = self._change_to(await self._agent.settings(self._plugin_id))
         if change is not None:
             self._taken(change.new)
-            await self._changed(change)
+            self._untold = _merged(self._untold, change)
+        await self._tell()
         if self._refused is not None:
             raise SettingsError(str(self._refused), key=self._refused.key, rule=self._refused.rule)
+
+    async def _tell(self) -> None:
+        """Tell of changes one after the other; what comes meanwhile becomes one more change at the end.
+
+        Whoever changes something while another call tells does not wait for it: it may be that very hook.
+        """
+        if self._telling:
+            return
+        self._telling = True
+        try:
+            while self._untold is not None:
+                change, self._untold = self._untold, None
+                await self._changed(change)
+        finally:
+            self._telling = False
+
+    def secrets(self) -> frozenset[str]:
+        """Return the texts that must not be seen: of the snapshot of now, and the last `SECRETS` of earlier ones."""
+        return frozenset(tuple(self._secrets))
+
+    def _note_secrets(self) -> None:
+        new = dict.fromkeys(secrets_of(self.current))
+        old = [text for text in self._secrets if text not in new][-SECRETS:]
+        self._secrets = dict.fromkeys(old) | new  # replaced as a whole: logs of other threads read it
 
     def _change_to(self, values: dict[str, str]) -> Change[Any] | None:
         if values == self._bad_values:
@@ -163,6 +203,7 @@ class LiveSettings:
             self._bad_values = self._refused = None
             self._told(None)
         self.current, self._values = new, values
+        self._note_secrets()
         names = difference(old, new)
         return Change(old=old, new=new, names=names) if names else None
 
