@@ -75,14 +75,32 @@ def test_ids_ascend_and_are_never_given_twice(folder: Path) -> None:
     assert first.id < second.id < third.id
 
 
-def test_each_run_that_takes_a_message_up_raises_its_delivery_and_leaves_its_own_alone(folder: Path) -> None:
+def test_a_delivery_is_counted_when_it_begins_and_the_first_one_always(folder: Path) -> None:
     with open_store(folder) as store:
         (left,) = store.journal([SCAN])
-    for delivery in (2, 3):
+    for begun, delivery in ((None, 2), (None, 2), (2, 2), (3, 3), (2, 4), (None, 3)):
         with open_store(folder) as store:
             (own,) = store.journal([SCAN])
             assert store.unfinished() == [Journalled(left.id, _without_mid(SCAN), delivery)]
+            assert [one.delivery for one in store.read_from(0, 9)] == [delivery, 1]
             store.finish(own.id)
+            if begun:
+                store.begin(left.id, begun)
+
+
+def test_what_is_left_is_read_in_parts_of_a_bounded_size(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kepm_plugin.store.PART", 3)
+    monkeypatch.setattr("kepm_plugin.store.PART_BYTES", 500)
+    large = Received("t", bytes(500), qos=1)
+    with open_store(folder) as store:
+        ids = [one.id for one in store.journal([SCAN] * 4 + [large] * 2)]
+    with open_store(folder) as store:
+        store.journal([SCAN])
+        parts, last = list[list[int]](), 0
+        while part := [one.id for one in store.unfinished(after=last)]:
+            parts.append(part)
+            last = part[-1]
+    assert parts == [ids[:3], ids[3:5], ids[5:]]
 
 
 def test_a_message_is_done_in_the_commit_that_holds_its_answers(store: Store) -> None:
@@ -376,10 +394,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def take_up(self) -> None:
-        for id in self.inherited & set(self.journalled):  # noqa: A001
-            one = self.journalled[id]
-            self.journalled[id] = Journalled(id, one.received, one.delivery + 1)
-        expected = [self.journalled[id] for id in sorted(self.inherited & set(self.journalled))]  # noqa: A001
+        left = [self.journalled[id] for id in sorted(self.inherited & set(self.journalled))]  # noqa: A001
+        expected = [Journalled(one.id, one.received, 2) for one in left]
         assert self.store.unfinished() == expected
 
     @rule(target=publications, id=consumes(messages), answers=st.lists(PUBLICATIONS, max_size=2))

@@ -547,12 +547,19 @@ async def test_without_a_journal_there_is_nothing_to_replay(store: Store) -> Non
     assert Bench(fresh(journal=False), store).dispatcher.replay() == 0
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"dispatch._lane.LIMIT": 5, "dispatch._lane.LOW": 3, "dispatch._dispatcher.PART": 3},
+        {"dispatch._lane.LIMIT_BYTES": 120, "dispatch._lane.LOW_BYTES": 60, "store.PART_BYTES": 400},
+    ],
+)
 @pytest.mark.parametrize("before_serving", [7, 40])
 async def test_what_does_not_fit_in_memory_stays_in_the_journal_and_in_order(
-    store: Store, monkeypatch: pytest.MonkeyPatch, before_serving: int
+    store: Store, monkeypatch: pytest.MonkeyPatch, before_serving: int, limits: dict[str, int]
 ) -> None:
-    monkeypatch.setattr("kepm_plugin.dispatch._lane.LIMIT", 5)
-    monkeypatch.setattr("kepm_plugin.dispatch._dispatcher.REFILL", 3)
+    for name, limit in limits.items():
+        monkeypatch.setattr(f"kepm_plugin.{name}", limit)
     kind, seen = fresh(), list[object]()
 
     @kind.command("scan")
@@ -732,6 +739,19 @@ async def test_without_a_journal_what_memory_cannot_hold_is_refused_and_said(
         await anyio.wait_all_tasks_blocked()
     assert bench.acknowledged == mids[:2]
     assert bench.troubles[1:] == [(source, None)]
+
+
+async def test_memory_is_bounded_by_bytes_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kepm_plugin.dispatch._lane.LIMIT_BYTES", 1_000)
+    kind, seen = fresh(journal=False), list[tuple[str, str]]()
+    noting(kind, "Events", "event", seen)
+    bench = Bench(kind, store)
+    async with bench.serving():
+        mids = [bench.send("P/Events", bytes(600)) for _ in range(3)]
+        assert bench.dispatcher.counters.refused == 1
+        await bench.until(lambda: bench.acknowledged == mids[:2])
+        mids.append(bench.send("P/Events", bytes(600)))
+        await bench.until(lambda: bench.acknowledged[2:] == mids[3:])
 
 
 async def test_at_qos_0_what_memory_cannot_hold_is_dropped_and_nothing_else(

@@ -88,6 +88,7 @@ async def test_each_state_is_published_retained_with_what_an_operator_needs() ->
         "rejected": 0,
         "failed": 1,
         "timedOut": 0,
+        "crashed": 0,
         "mismatched": 0,
         "unrouted": 0,
         "dropped": 0,

@@ -2,12 +2,10 @@
 
 import math
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import anyio
-import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 
@@ -101,23 +99,23 @@ class Call:
 
     async def _in_thread(self, message: Any, ended: Callable[[object], None]) -> None:
         finished = anyio.Event()
+        outcome: object = None
 
-        def run() -> Any:
-            try:
-                return self._handle(message)
-            finally:
-                with suppress(RuntimeError):  # The loop may be gone when an abandoned thread ends.
-                    anyio.from_thread.run_sync(finished.set)
+        async def in_thread() -> None:
+            nonlocal outcome
+            # Our timeout does not cancel this, only the end of the drain does, and then nobody waits for the thread.
+            outcome = await guarded(self._start, message)
+            finished.set()
 
         if self._timeout is None:
-            ended(await guarded(self._start, self._handle, message))
+            await in_thread()
+            ended(outcome)
             return
-        outcome: object = TimedOut(self._timeout)
-        with anyio.move_on_after(self._timeout):
-            outcome = await guarded(self._start, run)
-        ended(outcome)
-        if isinstance(outcome, TimedOut):
-            await finished.wait()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(in_thread, name="kepm.thread")
+            with anyio.move_on_after(self._timeout):
+                await finished.wait()
+            ended(outcome if finished.is_set() else TimedOut(self._timeout))
 
-    async def _start(self, function: Callable[..., T], *args: Any) -> T:
-        return await anyio.to_thread.run_sync(function, *args, abandon_on_cancel=True, limiter=self._threads)
+    async def _start(self, message: Any) -> Any:
+        return await anyio.to_thread.run_sync(self._handle, message, abandon_on_cancel=True, limiter=self._threads)

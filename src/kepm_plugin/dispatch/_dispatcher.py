@@ -18,7 +18,7 @@ from kepm_plugin.errors import StoreError
 from kepm_plugin.eventloop import bare_task_group
 from kepm_plugin.message import Decoded, Message, Received, command_decoder, decoder
 from kepm_plugin.plugin import HandlerRoute, holding_settings
-from kepm_plugin.store import Journalled, Store
+from kepm_plugin.store import PART, Journalled, Store
 from kepm_plugin.topics import Router, matches
 
 from ._call import Call, Failure, attempted
@@ -33,11 +33,14 @@ Acknowledge = Callable[[Sequence[int]], None]
 BURST = 0.005
 """Seconds before the loop gets a turn: a handler that never waits must not starve the reader."""
 
-REFILL = 200
-"""Messages that are read back from the journal at a time."""
-
 HELD = 1_000
 """Messages that wait in memory, unacknowledged, while the journal cannot be written."""
+
+DELIVERIES = 3
+"""Deliveries of one message that may end with the process; after them it is a dead letter."""
+
+ALONE = 60.0
+"""Seconds that a message whose last delivery ended with the process waits for others of its kind."""
 
 RETRY = 1.0
 """Seconds between two attempts to write them: a broker does not send them again on the same connection."""
@@ -55,6 +58,14 @@ class Dispatcher:
 
     `receive` is called on the loop with all that was read in one drain. QoS 1 and 2 go into the journal in one commit
     and are acknowledged then; without a journal the acknowledgement comes after the handler.
+
+    A message may end the process: by code that is not Python, by `os._exit`, by a loop that never gives up the thread
+    and is cut off. The next run handles it again, but not for ever. Of a message that an earlier run left, each
+    delivery is counted in the journal before it begins, and counted out where it is only cut short by an orderly stop.
+    (In the run that received it, nothing is counted: that would cost each message a commit. So one that merely waited
+    has one delivery less.) After `DELIVERIES` it becomes the dead letter `crashed`, and a command is answered with no.
+    A message whose counted delivery ended with the process is handled while no other such message is, so that what
+    only ran beside the culprit comes through.
     """
 
     def __init__(
@@ -83,6 +94,7 @@ class Dispatcher:
         self._stuck = anyio.Event()
         self._burst_since = time.monotonic()
         self._closed = False
+        self._alone = anyio.Lock()
 
     @property
     def counters(self) -> Counters:
@@ -212,21 +224,21 @@ class Dispatcher:
         Raises:
             StoreError: The journal cannot be read.
         """
-        rows = self._store.unfinished() if self._journal else []
-        for row in rows:
-            lane = self._router.find(row.received.topic)
-            if isinstance(lane, Lane):
-                self._enqueue(lane, row)
-            else:
-                self._store.bury(
-                    row.received,
-                    reason="no handler",
-                    details="the plugin has no handler for this topic any more",
-                    id=row.id,
-                )
-        if rows:
-            log.warning("messages.replayed", extra={"count": len(rows)})
-        return len(rows)
+        count, last = 0, 0
+        while self._journal and (rows := self._store.unfinished(after=last)):
+            for row in rows:
+                lane = self._router.find(row.received.topic)
+                work = Work(row.received, row.delivery, row.id)
+                if not isinstance(lane, Lane):
+                    self._outcomes.orphaned(work)
+                elif row.delivery > DELIVERIES:
+                    self._outcomes.crashed(lane, work)
+                else:
+                    self._enqueue(lane, row)
+            count, last = count + len(rows), rows[-1].id
+        if count:
+            log.warning("messages.replayed", extra={"count": count})
+        return count
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run the lanes until `close`; ends when the last running call has ended.
@@ -261,7 +273,7 @@ class Dispatcher:
             finally:
                 lane.running -= 1
                 lane.done(work)
-            if len(lane) < REFILL:
+            if lane.low:
                 if lane.spilled_from is not None:
                     self._refill(lane, lane.spilled_from)
                 if lane.overflowed:
@@ -274,14 +286,45 @@ class Dispatcher:
     def _refill(self, lane: Lane, first: int) -> None:
         before = len(lane)
         while len(lane) == before and lane.spilled_from is not None:
-            rows = self._store.read_from(first, REFILL)
+            rows = self._store.read_from(first, PART)
             for row in rows:
-                if self._router.find(row.received.topic) is lane:
+                # What could not be buried at the start is given up by a later run.
+                if self._router.find(row.received.topic) is lane and row.delivery <= DELIVERIES:
                     lane.put(Work(row.received, row.delivery, row.id))
-            first = rows[-1].id + 1 if rows else first
-            lane.spilled_from = first if len(rows) == REFILL else None
+            lane.spilled_from = rows[-1].id + 1 if rows else None
+            first = lane.spilled_from or first
 
     async def _handle(self, lane: Lane, work: Work) -> None:
+        if work.delivery == 1 or work.id is None:
+            await self._deliver(lane, work)
+            return
+        alone = False
+        if work.delivery > 2:
+            with anyio.move_on_after(ALONE):
+                await self._alone.acquire()
+                alone = True
+        try:
+            if not self._closed:
+                await self._deliver_again(lane, work, work.id)
+        finally:
+            if alone:
+                self._alone.release()
+
+    async def _deliver_again(self, lane: Lane, work: Work, number: int) -> None:
+        self._count(number, work.delivery)
+        try:
+            await self._deliver(lane, work)
+        except anyio.get_cancelled_exc_class():
+            self._count(number, work.delivery - 1)
+            raise
+
+    def _count(self, number: int, delivery: int) -> None:
+        try:
+            self._store.begin(number, delivery)
+        except StoreError as exc:  # Handled all the same: that is promised, the count is a precaution.
+            self._trouble("store", str(exc))
+
+    async def _deliver(self, lane: Lane, work: Work) -> None:
         received = work.received
         # A payload type may have code of its author, who may raise anything.
         decoded: Any = attempted(lane.decode, received.payload)

@@ -15,6 +15,20 @@ from ._call import Call
 LIMIT = 1_000
 """Messages of one lane in memory; the journal holds the rest."""
 
+LIMIT_BYTES = 16 * 2**20
+"""Bytes of topics and payloads of one lane in memory, likewise; one message may go beyond."""
+
+LOW = 200
+"""Messages below which a lane is filled up again from the journal."""
+
+LOW_BYTES = 4 * 2**20
+"""Bytes below which it is."""
+
+
+def size_of(received: Received) -> int:
+    """Return about how many bytes a message takes, without what is the same for each."""
+    return len(received.topic) + len(received.payload)
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -47,7 +61,7 @@ class Lane:
         self._order_by = route.spec.handler.order_by
         self._ready: deque[Work] = deque()
         self._held: dict[str, deque[Work]] = {}
-        self._size = 0
+        self._size = self._bytes = 0
         self._closed = False
         self._wake = anyio.Event()
 
@@ -57,7 +71,12 @@ class Lane:
     @property
     def full(self) -> bool:
         """Whether no further message should be kept in memory."""
-        return self._size >= LIMIT
+        return self._size >= LIMIT or self._bytes >= LIMIT_BYTES
+
+    @property
+    def low(self) -> bool:
+        """Whether there is room again for what lies in the journal."""
+        return self._size < LOW and self._bytes < LOW_BYTES
 
     def params(self, topic: str) -> dict[str, str]:
         """Return the values of the topic's parameters."""
@@ -67,6 +86,7 @@ class Lane:
     def put(self, work: Work) -> None:
         """Append a message and wake a worker."""
         self._size += 1
+        self._bytes += size_of(work.received)
         if self._order_by is not None:
             behind = self._held.get(self._key(work))
             if behind is not None:
@@ -92,6 +112,7 @@ class Lane:
     def done(self, work: Work) -> None:
         """Let the next message with the same value go on."""
         self._size -= 1
+        self._bytes -= size_of(work.received)
         if self._order_by is None:
             return
         key = self._key(work)

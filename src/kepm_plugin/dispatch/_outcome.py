@@ -38,6 +38,8 @@ class Counters:
     rejected: int = 0
     failed: int = 0
     timed_out: int = 0
+    crashed: int = 0
+    """Given up since the process ended again and again while their handlers had them."""
     mismatched: int = 0
     unrouted: int = 0
     dropped: int = 0
@@ -79,6 +81,20 @@ class Outcomes:
         log.warning("message.mismatched", extra=self._where(lane, work) | {"reason": reason})
         self._bury(lane, work, correlation, "payload mismatch", reason, answer=reason)
 
+    def crashed(self, lane: Lane, work: Work) -> None:
+        """End a message that has ended the process so often that it is not handled again."""
+        self.counters.crashed += 1
+        count = work.delivery - 1
+        reason = f"given up after {count} deliveries"
+        log.error("message.given_up", extra=self._where(lane, work) | {"reason": reason})
+        correlation = correlation_of(work.received.payload, self._contract.correlation_field)
+        details = f"the process ended {count} times while {lane.route.spec.name} had the message"
+        self._bury(lane, work, correlation, "crashed", details, answer=reason)
+
+    def orphaned(self, work: Work) -> None:
+        """End a message of an earlier run that has no handler any more."""
+        self._bury(None, work, None, "no handler", "the plugin has no handler for this topic any more", answer="")
+
     def ended(self, lane: Lane, work: Work, correlation: object, outcome: object, seconds: float) -> None:
         """End a message with what its handler returned, a `Failure` or `TimedOut`."""
         where = self._where(lane, work) | {"seconds": round(seconds, 3)}
@@ -114,8 +130,11 @@ class Outcomes:
         details = "".join(traceback.format_exception(error))
         self._bury(lane, work, correlation, "failed", details, answer="internal error")
 
-    def _bury(self, lane: Lane, work: Work, correlation: object, reason: str, details: str, *, answer: str) -> None:
-        publication = self._response(lane, work, self._no(work.received, correlation, answer))
+    def _bury(
+        self, lane: Lane | None, work: Work, correlation: object, reason: str, details: str, *, answer: str
+    ) -> None:
+        no = self._no(work.received, correlation, answer)
+        publication = None if lane is None else self._response(lane, work, no)
         details = self._redact(details, DETAILS)
         try:
             kept = self._store.bury(

@@ -20,6 +20,12 @@ from . import _tables as tables
 
 FILE: Final = "plugin.db"
 
+PART: Final = 200
+"""Messages that are read back at a time."""
+
+PART_BYTES: Final = 4 * 2**20
+"""Bytes of messages that are read back at a time; one more message may go beyond."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -37,8 +43,8 @@ DEFAULT: Final = Limits()
 class Journalled:
     """A received message that is on disk and not done yet.
 
-    `delivery` counts the runs of the plugin that took it up, 1 at first. The packet identifier of a message from an
-    earlier run is 0: its session is gone.
+    `delivery` is which delivery to its handler the next one is: 1 in the run that received it, at least 2 afterwards.
+    The packet identifier of a message from an earlier run is 0: its session is gone.
     """
 
     id: int
@@ -96,18 +102,34 @@ class Store:
         self._bytes += sum(sizes)
         return [Journalled(number, received, 1) for number, received in zip(ids, batch, strict=True)]
 
-    def unfinished(self) -> list[Journalled]:
-        """Return what an earlier run left, in the order of arrival, with `delivery` raised by one. Call it once."""
-        with self._database.commit("read the journal") as db:
-            db.execute("UPDATE journal SET delivery = delivery + 1 WHERE id <= ?", (self._inherited,))
-            rows = db.execute(tables.UNFINISHED, (self._inherited,)).fetchall()
-        return [Journalled(number, tables.from_row(message), delivery) for number, delivery, *message in rows]
+    def unfinished(self, after: int = 0) -> list[Journalled]:
+        """Return the next few messages that an earlier run left behind a number, in the order of arrival."""
+        return [row for row in self.read_from(after + 1, PART) if row.id <= self._inherited]
 
     def read_from(self, id: int, limit: int) -> list[Journalled]:  # noqa: A002
-        """Return up to `limit` messages of the journal from a number on, in the order of arrival."""
+        """Return messages of the journal from a number on, in the order of arrival.
+
+        At least one where there is any, at most `limit`, and no more once they have `PART_BYTES`.
+        """
+        found, size = list[Journalled](), 0
         with self._database.read("read the journal") as db:
-            rows = db.execute(tables.FROM, (id, limit)).fetchall()
-        return [Journalled(number, tables.from_row(message), delivery) for number, delivery, *message in rows]
+            for number, begun, its_size, *message in db.execute(tables.FROM, (id, limit)):
+                # Of those that this run received, none is counted: that would be a commit for each.
+                delivery = begun + 1 if number <= self._inherited else 1
+                found.append(Journalled(number, tables.from_row(message), delivery))
+                size += its_size
+                if size >= PART_BYTES:
+                    break
+        return found
+
+    def begin(self, id: int, delivery: int) -> None:  # noqa: A002
+        """Count a delivery of a message that an earlier run left; the next run's is then the one after it.
+
+        Only what was counted can tell the message that ends the process from those that waited behind it. A first
+        delivery counts as begun, without a commit.
+        """
+        with self._database.commit("count a delivery") as db:
+            db.execute("UPDATE journal SET begun = ? WHERE id = ?", (delivery, id))
 
     def unfinished_count(self) -> int:
         """Return how many messages are in the journal, those of an earlier run included."""

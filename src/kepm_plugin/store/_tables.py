@@ -11,8 +11,7 @@ from ..message import EMPTY, Publication, Received
 _MESSAGE_COLUMNS: Final = """size INTEGER NOT NULL, topic BLOB NOT NULL, payload BLOB NOT NULL, qos INTEGER NOT NULL,
     retained INTEGER NOT NULL, received_at REAL NOT NULL, response_topic BLOB, correlation_data BLOB, properties TEXT"""
 _MESSAGE: Final = "topic, payload, qos, retained, received_at, response_topic, correlation_data, properties"
-UNFINISHED: Final = f"SELECT id, delivery, {_MESSAGE} FROM journal WHERE id <= ? ORDER BY id"  # noqa: S608  constants
-FROM: Final = f"SELECT id, delivery, {_MESSAGE} FROM journal WHERE id >= ? ORDER BY id LIMIT ?"  # noqa: S608  constants
+FROM: Final = f"SELECT id, begun, size, {_MESSAGE} FROM journal WHERE id >= ? ORDER BY id LIMIT ?"  # noqa: S608  constants
 TOTALS: Final = "SELECT count(*), coalesce(sum(size), 0), coalesce(max(id), 0) FROM journal"
 KEPT: Final = "SELECT id, topic, payload, qos, retain, correlation_data FROM kept ORDER BY id"
 DEAD: Final = f"SELECT id, reason, details, buried_at, {_MESSAGE} FROM dead ORDER BY id"  # noqa: S608  constants
@@ -28,13 +27,13 @@ COUNT: Final = """INSERT INTO counters VALUES ('dead_letters_dropped', ?)
 SCHEMA: Final = Schema(
     version=1,
     script=f"""
-        CREATE TABLE journal (id INTEGER PRIMARY KEY AUTOINCREMENT, delivery INTEGER NOT NULL, {_MESSAGE_COLUMNS});
+        CREATE TABLE journal (id INTEGER PRIMARY KEY AUTOINCREMENT, begun INTEGER NOT NULL, {_MESSAGE_COLUMNS});
         CREATE TABLE kept (id INTEGER PRIMARY KEY AUTOINCREMENT, topic BLOB NOT NULL, payload BLOB NOT NULL,
             qos INTEGER NOT NULL, retain INTEGER NOT NULL, correlation_data BLOB);
         CREATE TABLE dead (id INTEGER PRIMARY KEY AUTOINCREMENT, reason TEXT NOT NULL, details TEXT NOT NULL,
             buried_at REAL NOT NULL, {_MESSAGE_COLUMNS});
         CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)""",
-    queries=(UNFINISHED, FROM, TOTALS, KEPT, DEAD, DEAD_SIZES, DROPPED),
+    queries=(FROM, TOTALS, KEPT, DEAD, DEAD_SIZES, DROPPED),
 )
 _ROW: Final = 100
 """Bytes that a row costs besides its payload and topic, roughly."""
