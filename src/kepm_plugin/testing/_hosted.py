@@ -1,7 +1,9 @@
 """`hosted()`: a plugin that runs against an agent and a broker in memory."""
 
-from collections.abc import AsyncGenerator, Mapping
+import sys
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from difflib import get_close_matches
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -11,25 +13,38 @@ from uuid import uuid4
 import anyio
 import anyio.lowlevel
 
-from kepm_plugin.contract import ASSUMED, BROKER_HOST_KEY, BROKER_PORT_KEY, SYSTEM_PLUGIN, command_topic, response_topic
-from kepm_plugin.errors import AgentRefused, NoAnswer, PayloadMismatch, UnknownPlugin
-from kepm_plugin.eventloop import bare_task_group
+from kepm_plugin.contract import (
+    ASSUMED,
+    BROKER_HOST_KEY,
+    BROKER_PORT_KEY,
+    LOGGER_TOPIC,
+    SYSTEM_PLUGIN,
+    command_topic,
+    link_topic,
+    response_topic,
+    status_topic,
+)
+from kepm_plugin.errors import AgentRefused, NoAnswer, PayloadMismatch, UnknownPlugin, UsageError
 from kepm_plugin.link import Deliver, Session
 from kepm_plugin.logs import LogPipe, logging_to
 from kepm_plugin.message import Publication, decode_json, encode, encode_json
-from kepm_plugin.plugin import Plugin
+from kepm_plugin.plugin import HandlerRoute, Plugin
 from kepm_plugin.runtime import Outcome, Serving, Surroundings
 from kepm_plugin.store import memory_store, open_store
-from kepm_plugin.topics import matches
+from kepm_plugin.topics import Router, matches
 
 from ._memory import MemoryBroker
 
 P = TypeVar("P", bound=Plugin)
+T = TypeVar("T")
 
 Setting = str | int | float | bool
 
 TIMEOUT = 5.0
-"""Seconds that a test waits for anything."""
+"""Seconds that one call of a test waits, whatever else happens meanwhile."""
+
+GRACE = 1.0
+"""Seconds that a plugin has to stop after its test has failed; then it is cut off."""
 
 
 class MemoryAgent:
@@ -76,8 +91,10 @@ class Hosted(Generic[P]):
     def __init__(self, serving: Serving, agent: MemoryAgent, broker: MemoryBroker, stop: anyio.Event) -> None:
         self._serving, self.agent, self.broker, self._stop = serving, agent, broker, stop
         self._seen: list[Publication] = []
+        self._sent: list[Publication] = []
         self._more = anyio.Event()
         self._ended = anyio.Event()
+        self._scope = anyio.CancelScope(shield=True)
         self.outcome: Outcome | None = None
         """How the run ended, after `stop()`."""
         broker.watch(self._saw)
@@ -93,26 +110,31 @@ class Hosted(Generic[P]):
         Give the request as one value that JSON carries as an object, or field by field.
 
         Raises:
+            UsageError: The plugin has no such command.
             NoAnswer: None came.
         """
         body: object = {} if payload is None else decode_json(encode_json(payload))
         if not isinstance(body, dict):
             raise TypeError(f"a command's payload is an object, not {type(payload).__name__}; use publish() for others")
+        handler = self._handler_of(command)
         correlation = uuid4().hex
         request = cast("dict[str, object]", body) | fields | {ASSUMED.correlation_field: correlation}
-        self.broker.route(Publication(command_topic(self.plugin.id, command), encode_json(request)))
         topic = response_topic(self.plugin.id, command)
-        while True:
+        self._send(Publication(command_topic(self.plugin.id, command), encode_json(request)))
+
+        def answer() -> dict[str, Any] | None:
             for publication in self._seen:
                 if publication.topic == topic:
-                    answer = decode_json(publication.payload)
-                    if answer.get(ASSUMED.correlation_field) == correlation and "ok" in answer:
-                        return cast("dict[str, Any]", answer)
-            await self._wait(f"an answer on {topic!r}")
+                    found = decode_json(publication.payload)
+                    if found.get(ASSUMED.correlation_field) == correlation and "ok" in found:
+                        return cast("dict[str, Any]", found)
+            return None
+
+        return await self._until(answer, lambda: f"{handler} has the command, but no answer on {topic!r}")
 
     async def publish(self, topic: str, payload: object, *, qos: int = 1, retain: bool = False) -> None:
         """Publish as somebody else would."""
-        self.broker.route(Publication(self._complete(topic), encode(payload), qos, retain))
+        self._send(Publication(self._complete(topic), encode(payload), qos, retain))
         await anyio.lowlevel.checkpoint()
 
     def published(self, topic: str) -> list[Any]:
@@ -126,9 +148,13 @@ class Hosted(Generic[P]):
         Raises:
             NoAnswer: They were not.
         """
-        while len(found := self.published(topic)) < count:
-            await self._wait(f"{count} message(s) on {topic!r}")
-        return found
+
+        def enough() -> list[Any] | None:
+            found = self.published(topic)
+            return found if len(found) >= count else None
+
+        missing = f"message(s) on {self._complete(topic)!r}"
+        return await self._until(enough, lambda: f"only {len(self.published(topic))} of {count} {missing}")
 
     async def change_setting(self, key: str, value: Setting) -> None:
         """Change a setting at the agent, as an operator does; the plugin has taken it on return.
@@ -160,11 +186,21 @@ class Hosted(Generic[P]):
         return self.outcome
 
     async def run(self) -> None:
-        """Run the plugin until it is asked to stop; `hosted` does this."""
+        """Run the plugin until it is asked to stop; `hosted` does this.
+
+        Shielded, so that it is asked to stop and not cut off where the test is cancelled, or fails.
+        """
         try:
-            self.outcome = await self._serving.run()
+            with self._scope:
+                self.outcome = await self._serving.run()
         finally:
             self._ended.set()
+
+    def end(self, *, failed: bool) -> None:
+        """Ask the plugin to stop at the end of the test; `hosted` does this."""
+        self._stop.set()
+        if failed:
+            self._scope.deadline = anyio.current_time() + GRACE
 
     def _complete(self, topic: str) -> str:
         if topic.startswith("/"):
@@ -176,12 +212,34 @@ class Hosted(Generic[P]):
         self._more.set()
         self._more = anyio.Event()
 
-    async def _wait(self, wanted: str) -> None:
+    def _send(self, publication: Publication) -> None:
+        self._sent.append(publication)
+        self.broker.route(publication)
+
+    async def _until(self, look: Callable[[], T | None], found: Callable[[], str]) -> T:
+        """Look again at each publication; there is one deadline, however much is published meanwhile."""
         with anyio.move_on_after(TIMEOUT):
-            await self._more.wait()
-            return
-        seen = ", ".join(sorted({publication.topic for publication in self._seen})) or "nothing"
-        raise NoAnswer(f"{wanted} did not come within {TIMEOUT:g} s; published so far: {seen}")
+            while (value := look()) is None:
+                await self._more.wait()
+            return value
+        ours = (LOGGER_TOPIC, link_topic(self.plugin.id), status_topic(self.plugin.id))
+        theirs = [one for one in self._seen if one.topic not in ours and all(one is not sent for sent in self._sent)]
+        topics = ", ".join(sorted({one.topic for one in theirs})) or "nothing"
+        raise NoAnswer(f"{found()} came within {TIMEOUT:g} s; published by the plugin so far: {topics}")
+
+    def _handler_of(self, command: str) -> str:
+        """Return the name of the handler that takes a command."""
+        routes = self._serving.declarations.handlers
+        topic = command_topic(self.plugin.id, command)
+        taken = Router[HandlerRoute]((route.filter, route) for route in routes).find(topic)
+        if taken is not None and taken.spec.command is not None:
+            return taken.spec.name
+        if taken is not None:
+            raise UsageError(
+                f"{taken.spec.name} takes {topic!r} without an answer; use publish(), or make it a command"
+            )
+        known = [route.spec.command for route in routes if route.spec.command is not None]
+        raise UsageError(f"no handler takes {topic!r}; its commands: {_listed(known, command)}")
 
 
 @asynccontextmanager
@@ -228,11 +286,36 @@ async def hosted(
             ),
         )
         host = Hosted[P](serving, agent, broker, stop)
-        async with bare_task_group() as tasks:
-            tasks.start_soon(host.run, name="kepm.hosted")
-            await serving.uplink.serving.wait()
-            yield host
-            stop.set()
+        body: BaseException | None = None
+        error: BaseException | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(host.run, name="kepm.hosted")
+                passed = False
+                try:
+                    await serving.uplink.serving.wait()
+                    yield host
+                    passed = True
+                finally:
+                    body = None if passed else sys.exc_info()[1]
+                    host.end(failed=not passed)
+        except BaseExceptionGroup as group:
+            error = _told(body, group)
+        if error is not None:  # Here, where it keeps the context that it has.
+            raise error
+
+
+def _listed(known: list[str], wanted: str) -> str:
+    near = get_close_matches(wanted, known, n=1)
+    return (", ".join(known) or "none") + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _told(body: BaseException | None, group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what comes out of `hosted`: the test's own error as itself, else that of the plugin that ended it."""
+    cancelled = anyio.get_cancelled_exc_class()
+    if body is not None and not isinstance(body, cancelled) and group.subgroup(cancelled) is None:
+        return body
+    return group.exceptions[0] if len(group.exceptions) == 1 else group
 
 
 def _text(value: Setting) -> str:
