@@ -67,7 +67,7 @@ EXIT_CODES: dict[int, str] = {
     1: "crashed: an error that is none of the framework's",
     2: "usage: the command line is wrong",
     64: "the plugin's declarations are wrong",
-    65: "a manifest is wrong, or has drifted from the code",
+    65: "a manifest is wrong",
     66: "a setting is missing or wrong",
     67: "the agent could not be reached within the start budget",
     68: "the agent refused this process (403) for the whole start budget",
@@ -80,7 +80,11 @@ EXIT_CODES: dict[int, str] = {
     75: "started as a job task: one executable is not to be plugin and job task",
     76: "the plugin's own files cannot be used",
 }
-"""What each exit code of a plugin's process means."""
+"""What each exit code of a plugin's process means.
+
+Two commands end with 1 where nothing crashed: `gen-manifest --check` where the file has drifted from the code, and
+`send` where the plugin's answer is not `"ok": true`.
+"""
 
 
 class KepmError(Exception):

@@ -1,9 +1,11 @@
 """`dev`, `send` and `settings`: a local agent as a process, and what is asked of it."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,20 @@ def test_a_target_is_launched_and_answers(start: Start, kepm_plugin: Command, pr
     assert kepm_plugin("settings", "get", "Scanner", "scan.root").stdout == "/opt\n"
     assert told(kepm_plugin("settings", "get", "Scanner"))["scan.root"] == "/opt"
     assert told(kepm_plugin("settings", "status", "Scanner", "--root", root))["changedSettings"] == ["scan.root"]
+    assert kepm_plugin("settings", "set", "Scanner", "scan.root", "-5").stderr == ""
+    assert kepm_plugin("settings", "get", "Scanner", "scan.root").stdout == "-5\n"
+    for key in ("root", "scan.rot"):
+        noted = kepm_plugin("settings", "set", "Scanner", key, "/opt")
+        assert (noted.returncode, noted.stderr.count("\n")) == (0, 1)
+        assert f"stored; {key} is not among the settings in Scanner's file" in noted.stderr
+        assert noted.stderr.endswith("; scan.root is meant?\n")
+    assert kepm_plugin("settings", "set", "Scanner", "kepm.log.level", "Debug").stderr == ""
+    for arguments in ((), ("Scanner", "--all")):
+        made = kepm_plugin("settings", "revert", *arguments)
+        assert (made.returncode, made.stderr.count("\n")) == (2, 1)
+        assert "name one plugin, or give --all" in made.stderr
+    assert kepm_plugin("settings", "revert", "--all").returncode == 0
+    assert kepm_plugin("settings", "set", "Scanner", "scan.root", "/opt").stderr == ""
     kepm_plugin("settings", "revert", "Scanner")
     assert kepm_plugin("settings", "get", "Scanner", "scan.root").stdout == "/etc\n"
     made = kepm_plugin("settings", "get", "Scanner", "nothing")
@@ -89,6 +105,25 @@ def test_a_target_is_launched_and_answers(start: Start, kepm_plugin: Command, pr
     made = kepm_plugin("dev", "single.py", "--root", root)
     assert (made.returncode, made.stderr.count("\n")) == (67, 1)
     assert "is in use by a local agent" in made.stderr
+
+
+def test_a_root_of_its_own_is_gone_when_dev_was_killed(project: Path, environment: dict[str, str]) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "kepm_plugin", "dev", "single.py"],
+        cwd=project,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        found = re.search(r"root (\S+),", until(process, "ready: "))
+        assert found is not None
+        assert Path(found[1]).is_dir()
+        process.kill()
+    deadline = time.monotonic() + 20
+    while Path(found[1]).exists():  # nothing tells when the guard has done its work
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_changed_source_is_what_runs_next(start: Start, kepm_plugin: Command, project: Path) -> None:

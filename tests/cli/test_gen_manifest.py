@@ -122,10 +122,48 @@ def test_a_file_that_cannot_be_compared_is_an_error(kepm_plugin: Command, projec
 def test_validate_tells_warnings_and_passes(kepm_plugin: Command, python: Command, written: Path) -> None:
     for made in (kepm_plugin("validate", written), python("single.py", "validate", written)):
         assert made.returncode == 0, made.stderr
-        assert made.stdout.splitlines() == [
-            f"warning: {written}: Subscription.Qos: is 1, and 2 in every example; no page says that it may differ",
-            "1 file, 0 errors, 1 warning",
-        ]
+        warning, counts = made.stdout.splitlines()
+        said = f"warning: {written}: Subscription.Qos: is 1, and 2 in every example; no page says that it may differ."
+        assert warning.startswith(said)
+        assert warning.endswith("; write qos = 2 in the plugin to follow the examples")
+        assert counts == "1 file, 0 errors, 1 warning"
+
+
+def test_validate_of_a_folder_says_how_to_name_its_files(kepm_plugin: Command, project: Path) -> None:
+    made = kepm_plugin("validate", "scanner")
+    assert made.returncode == 65
+    assert made.stdout.startswith("error: scanner: is a folder; name the files in it, as in scanner/*.json\n")
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"id": "t", "command": "Tool"},
+        {"id": "t", "command": "x", "executablePath": "Jobs/bin/Tool/Tool.exe"},
+        {"id": "t", "ExecutablePath": "{root}/Jobs/bin/Tool/Tool"},
+    ],
+)
+def test_a_program_that_is_a_task_of_a_job_is_no_plugin(
+    kepm_plugin: Command, python: Command, tmp_path: Path, task: dict[str, str]
+) -> None:
+    root = tmp_path / "agent root"
+    (root / "Jobs").mkdir(parents=True)
+    made = kepm_plugin("validate", "--root", root)
+    assert (made.returncode, made.stderr.count("\n")) == (2, 1)
+    assert "there is no file Plugins/*.json in it" in made.stderr
+    kepm_plugin("gen-manifest", "scanner.worker", "-o", root / "Plugins", "--executable", "Jobs/bin/Tool/Tool")
+    kepm_plugin("gen-manifest", "single.py", "-o", root / "Plugins")
+    (root / "Plugins" / "Broken.json").write_text("{", "utf-8")
+    (root / "Jobs" / "broken.json").write_text("{", "utf-8")
+    assert "is also run by" not in kepm_plugin("validate", "--root", root).stdout
+    task = {key: value.replace("{root}", str(root)) for key, value in task.items()}
+    (root / "Jobs" / "job.json").write_text(json.dumps({"id": "job", "tasks": [1, task]}), "utf-8")
+    for made in (kepm_plugin("validate", "--root", root), python("single.py", "validate", "--root", root)):
+        assert made.returncode == 65
+        assert made.stdout.count("is also run by") == 1
+        scanner = root / "Plugins" / "Scanner.json"
+        job = root / "Jobs" / "job.json"
+        assert f"error: {scanner}: executablePath: is also run by task 't' of {job}; one program is" in made.stdout
 
 
 def test_validate_tells_errors_and_fails(kepm_plugin: Command, project: Path, written: Path) -> None:

@@ -1,5 +1,6 @@
 """Plugins as processes of the agent."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -161,6 +162,46 @@ async def test_a_plugin_that_waits_is_launched_at_once_when_somebody_does_someth
         await lines.wait_for("it is started again in about 0.4 s")
         agent.put("P", "color", "blue")
         await lines.wait_for("it is started again at the next check", count=2)
+
+
+async def test_what_a_missing_setting_needs_is_said(root: Path) -> None:
+    install(root, manifest("P", arguments=python("import sys; sys.exit(66)")))
+    lines = Lines()
+    async with dev_agent(options(root, lines)):
+        await lines.wait_for(f"set what P lacks: kepm-plugin settings set P KEY VALUE --root '{root}'")
+
+
+async def test_a_plugin_that_is_stopped_while_it_starts_is_said_to_be_so(root: Path) -> None:
+    install(root, manifest("P"))
+    lines = Lines()
+    async with dev_agent(options(root, lines)):
+        pass
+    assert "was stopped (SIGTERM) before it served" in lines.seen[-2]
+    assert lines.seen[-1].endswith("stopped, and all that it launched")
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"id": "t", "command": "Tool"},
+        {"id": "t", "command": "other", "executablePath": "Jobs/bin/Tool/Tool"},
+        {"id": "t", "ExecutablePath": "{root}/Jobs/bin/Tool/Tool"},
+    ],
+)
+async def test_a_program_that_is_a_task_of_a_job_is_not_launched_as_a_plugin(root: Path, task: dict[str, str]) -> None:
+    program = root / "Jobs" / "bin" / "Tool" / "Tool"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\nexec sleep 600\n", encoding="utf-8")
+    program.chmod(0o755)
+    task = {key: value.replace("{root}", str(root)) for key, value in task.items()}
+    (root / "Jobs" / "broken.json").write_text("{", encoding="utf-8")
+    (root / "Jobs" / "job.json").write_text(json.dumps({"id": "job", "tasks": [1, task]}), encoding="utf-8")
+    install(root, manifest("P", executablePath="Jobs/bin/Tool/Tool", arguments=""))
+    install(root, manifest("Good"))
+    lines = Lines()
+    async with dev_agent(options(root, lines)) as agent:
+        await lines.wait_for("Tool is also run by Jobs/job.json, task 't'; one program is a plugin's or a job's")
+        assert (agent.pid("P"), agent.pid("Good") is not None) == (None, True)
 
 
 async def test_a_killed_plugin_is_launched_again_as_a_new_process(root: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from kepm_plugin._version import __version__
+from kepm_plugin.errors import UsageError
 from kepm_plugin.target import load
 
 from . import _dev, _manifest, _package, _run
@@ -26,7 +27,8 @@ Executable = Annotated[str | None, typer.Option(metavar="PATH", help=_manifest.E
 Arguments = Annotated[str | None, typer.Option(metavar="TEXT", help=_manifest.ARGUMENTS)]
 Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help=_manifest.OUTPUT)]
 Check = Annotated[Path | None, typer.Option(metavar="FILE", help=_manifest.CHECK)]
-Files = Annotated[list[Path], typer.Argument(metavar="FILE", help=_manifest.FILES, show_default=False)]
+JobsRoot = Annotated[Path | None, typer.Option("--root", metavar="DIR", help=_manifest.JOBS_ROOT)]
+Files = Annotated[list[Path] | None, typer.Argument(metavar="FILE", help=_manifest.FILES, show_default=False)]
 Root = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Root of the local agent; needed where several agents of yours have the plugin."),
@@ -85,9 +87,9 @@ def gen_manifest(
 
 
 @app.command()
-def validate(files: Files) -> None:
+def validate(files: Files = None, root: JobsRoot = None) -> None:
     """Check manifest files, each for itself and all against each other."""
-    raise typer.Exit(_manifest.validate(files))
+    raise typer.Exit(_manifest.validate(files or (), root))
 
 
 @app.command()
@@ -188,7 +190,7 @@ def settings_get(
     _dev.get_settings(plugin, key, root)
 
 
-@settings.command("set")
+@settings.command("set", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 def settings_set(
     plugin: PluginId,
     key: Annotated[str, typer.Argument(metavar="KEY", show_default=False)],
@@ -201,10 +203,13 @@ def settings_set(
 
 @settings.command("revert")
 def settings_revert(
-    plugin: Annotated[str | None, typer.Argument(metavar="PLUGIN", help="All where none is named.")] = None,
+    plugin: Annotated[str | None, typer.Argument(metavar="PLUGIN", help="The plugin's id.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Revert all plugins.")] = False,
     root: Root = None,
 ) -> None:
     """Go back to the values of the file."""
+    if everything == (plugin is not None):
+        raise UsageError("name one plugin, or give --all to revert every one")
     _dev.revert_settings(plugin, root)
 
 

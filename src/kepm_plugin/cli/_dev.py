@@ -6,6 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
@@ -26,6 +27,7 @@ NOT_OK: Final = 1
 Broker = Literal["auto", "mosquitto", "nats"]
 
 _WRITTEN_BY_DEV: Final = "-u -m kepm_plugin run "
+_OF_THE_FRAMEWORK: Final = "kepm."  # no file has these, and any plugin does
 _PRIVATE: Final = ".dev"  # the local agent's own folder in its root
 
 
@@ -113,6 +115,7 @@ def dev(targets: Sequence[str], arguments: DevArguments) -> None:
         launches = _prepared(targets, root)
         options = DevOptions(
             root=root,
+            temporary=arguments.root is None,
             broker=arguments.broker,
             https_port=arguments.https_port,
             mqtt_port=arguments.mqtt_port,
@@ -164,10 +167,22 @@ def get_settings(plugin: str, key: str | None, root: Path | None) -> None:
 def set_setting(plugin: str, key: str, value: str, root: Path | None) -> None:
     """Store a setting over the file's value, as the text that it is: the agent hands out text only.
 
+    A note says where the file has no such setting: it may be misspelt, or be a required one, which no file has.
+
     Raises:
         AgentError: No local agent runs, or it knows no such plugin.
     """
-    _client(root, plugin).set_setting(plugin, key, value)
+    client = _client(root, plugin)
+    if client.set_setting(plugin, key, value) or key.startswith(_OF_THE_FRAMEWORK):
+        return
+    others = [one for one in client.get_settings(plugin) if one != key]
+    near = [one for one in others if one.endswith(f".{key}")] or get_close_matches(key, others, n=1)
+    meant = f"; {near[0]} is meant?" if near else ""
+    print(
+        f"kepm-plugin: stored; {key} is not among the settings in {plugin}'s file, which holds all but required and "
+        f"secret ones{meant}",
+        file=sys.stderr,
+    )
 
 
 def revert_settings(plugin: str | None, root: Path | None) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from kepm_plugin.contract import PLUGINS_FOLDER
 from kepm_plugin.errors import ManifestError, UsageError
 from kepm_plugin.manifest import Manifest, drift, manifest_of, read_manifest, schema, to_json, validate_files
 from kepm_plugin.plugin import Declarations, Plugin
@@ -21,7 +22,8 @@ PLATFORM: Final = "Windows, Linux or macOS; once for each. This one by default."
 EXECUTABLE: Final = "The program, relative to the agent root or absolute. Plugins/bin/<Id>/<Id>[.exe]."
 ARGUMENTS: Final = "Its command line; none by default."
 CHECK: Final = "Compare with this file: print the drift, and exit with 1 on any."
-FILES: Final = "Plugins' JSON files."
+FILES: Final = "Plugins' JSON files; those of --root where none is named."
+JOBS_ROOT: Final = "Agent root: no plugin's program may be a task of its jobs."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +72,21 @@ def gen_manifest(kind: type[Plugin], wanted: ManifestArguments) -> int:
     return DRIFTED if lines else 0
 
 
-def validate(files: Sequence[Path]) -> int:
-    """Check manifest files and print the findings; return the exit code, 0 where there are warnings only."""
-    found = validate_files(files)
+def validate(files: Sequence[Path], root: Path | None = None) -> int:
+    """Check manifest files and print the findings; return the exit code, 0 where there are warnings only.
+
+    Without files those of the agent root are meant.
+
+    Raises:
+        UsageError: There is no file to check.
+    """
+    if not files and root is not None:
+        files = sorted((root / PLUGINS_FOLDER).glob("*.json"))
+        if not files:
+            raise UsageError(f"--root {root}: there is no file {PLUGINS_FOLDER}/*.json in it; name an agent root")
+    if not files:
+        raise UsageError("name a file, or an agent root with --root")
+    found = validate_files(files, root)
     for one in found.all:
         print(one)
     counts = (_count(len(files), "file"), _count(len(found.errors), "error"), _count(len(found.warnings), "warning"))

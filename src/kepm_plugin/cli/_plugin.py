@@ -23,7 +23,7 @@ def run_command(kind: type[Plugin], given: Sequence[str]) -> int:
         return _run.run_plugin(kind, _run.parsed(kind.id, given[1:]))
     options = vars(_parser(kind).parse_args(given))
     if options.pop("command") == "validate":
-        return _manifest.validate(options["files"])
+        return _manifest.validate(options["files"], options["root"])
     return _manifest.gen_manifest(kind, _manifest.ManifestArguments(**options))
 
 
@@ -44,5 +44,6 @@ def _parser(kind: type[Plugin]) -> ArgumentParser:
     manifest.add_argument("--arguments", metavar="TEXT", help=_manifest.ARGUMENTS)
     manifest.add_argument("--check", metavar="FILE", type=Path, help=_manifest.CHECK)
     checked = commands.add_parser("validate", help="check manifest files", allow_abbrev=False)
-    checked.add_argument("files", metavar="FILE", type=Path, nargs="+", help=_manifest.FILES)
+    checked.add_argument("files", metavar="FILE", type=Path, nargs="*", help=_manifest.FILES)
+    checked.add_argument("--root", metavar="DIR", type=Path, help=_manifest.JOBS_ROOT)
     return parser

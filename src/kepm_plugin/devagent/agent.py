@@ -197,14 +197,15 @@ class DevAgent:
         """
         return self._storage.effective(plugin_id)
 
-    def put(self, plugin_id: str, key: str, value: object) -> None:
-        """Store a setting over the file's value.
+    def put(self, plugin_id: str, key: str, value: object) -> bool:
+        """Store a setting over the file's value; tell whether the file has one.
 
         Raises:
             UnknownPlugin: No such plugin.
         """
-        self._storage.put(plugin_id, key, value)
+        in_file = self._storage.put(plugin_id, key, value)
         self._orchestrator.hurry(plugin_id)
+        return in_file
 
     def revert(self, plugin_id: str) -> None:
         """Read a plugin's file again and forget what is stored for it.

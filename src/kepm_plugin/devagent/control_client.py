@@ -104,9 +104,10 @@ class ControlClient:
         answer: dict[str, str] = self._ask("get_settings", {"plugin": plugin})
         return answer
 
-    def set_setting(self, plugin: str, key: str, value: str | float | bool) -> None:
-        """Store a value over the file's."""
-        self._ask("set_setting", {"plugin": plugin, "key": key, "value": value})
+    def set_setting(self, plugin: str, key: str, value: str | float | bool) -> bool:
+        """Store a value over the file's; tell whether the file has one."""
+        in_file: bool = self._ask("set_setting", {"plugin": plugin, "key": key, "value": value})
+        return in_file
 
     def revert_settings(self, plugin: str | None = None) -> None:
         """Go back to the file's values, of one plugin or of all."""

@@ -18,6 +18,7 @@ class DevOptions:
 
     Attributes:
         root: Agent root; it is made where it is missing. None: a temporary one, removed at the end.
+        temporary: The root is the caller's to remove; should this agent be killed, the guard does it.
         broker: Engine behind the gate. `auto`: mosquitto where it is installed, else NATS.
         https_port: None: `Settings:KestrelHttpsPort` of the root's `appsettings.json`, else a free one that is then
             kept there.
@@ -42,6 +43,7 @@ class DevOptions:
     """
 
     root: Path | None = None
+    temporary: bool = False
     broker: Choice = "auto"
     https_port: int | None = None
     mqtt_port: int | None = None

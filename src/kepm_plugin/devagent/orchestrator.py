@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import shlex
+import signal
 import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
@@ -16,12 +18,13 @@ from kepm_plugin.contract import API_BASE_TOKEN
 from kepm_plugin.devagent.child import KILL_WITHIN, Child, spawn
 from kepm_plugin.devagent.comeback import Comeback
 from kepm_plugin.devagent.guarding import Guard
+from kepm_plugin.devagent.jobs import task_that_runs
 from kepm_plugin.devagent.layout import Layout
 from kepm_plugin.devagent.manifests import Manifest, find_executable, platform_name, split_arguments
 from kepm_plugin.devagent.options import DevOptions
 from kepm_plugin.devagent.registry import Registry
 from kepm_plugin.devagent.terminal import Terminal
-from kepm_plugin.errors import EXIT_CODES, AgentError, UnknownPlugin
+from kepm_plugin.errors import EXIT_CODES, AgentError, SettingsError, UnknownPlugin
 
 Status = Literal["Starting", "Healthy", "Stopping", "Stopped", "Failed"]
 """What the agent calls the state of a plugin (Health & Status); `Stopped` is assumed."""
@@ -190,6 +193,11 @@ class Orchestrator:
             raise AgentError(f"{manifest.id} cannot be launched: {program}")
         if not os.access(program, os.X_OK):
             raise AgentError(f"{manifest.id} cannot be launched: {program} is not executable; chmod +x it")
+        if task := task_that_runs(program, self._layout.root):
+            raise AgentError(
+                f"{manifest.id} cannot be launched: {program} is also run by {task}; one program is a plugin's or a "
+                "job's, give each its own copy"
+            )
         if self._tasks is None:
             raise AgentError(f"{manifest.id} cannot be launched: the agent is stopping")
         arguments = [part.replace(API_BASE_TOKEN, self._api_base) for part in split_arguments(manifest.arguments)]
@@ -217,9 +225,15 @@ class Orchestrator:
         again = ""
         if entry.wanted:
             again = f"; {self._comes_back(entry)}" if _revived(entry.manifest) else f"; {_why_not(entry.manifest)}"
-        self._terminal.line(
-            entry.manifest.id, f"process {child.pid} ended with {ending(code)}{again}", "yellow" if entry.wanted else ""
-        )
+        how = f"ended with {ending(code)}"
+        if code == -signal.SIGTERM and not entry.wanted:
+            how = "was stopped (SIGTERM) before it served"  # from then on it would have ended with a code
+        self._terminal.line(entry.manifest.id, f"process {child.pid} {how}{again}", "yellow" if entry.wanted else "")
+        if code == SettingsError.exit_code:
+            self._terminal.warn(
+                f"set what {entry.manifest.id} lacks: kepm-plugin settings set {entry.manifest.id} KEY VALUE "
+                f"--root {shlex.quote(str(self._layout.root))}"
+            )
         entry.gone.set()
 
     @staticmethod

@@ -62,7 +62,7 @@ async def dev_agent(options: DevOptions | None = None) -> AsyncGenerator[DevAgen
     """
     chosen = options or DevOptions()
     with _sole_failure(), _root(chosen) as layout, locked(layout), guarded(leave_plugins=chosen.leave_orphans) as guard:
-        if chosen.root is None:
+        if chosen.root is None or chosen.temporary:
             guard.folder(layout.root)
         finish = anyio.Event()
 
@@ -146,6 +146,7 @@ async def _assembled(options: DevOptions, layout: Layout, guard: Guard) -> Async
                 await orchestrator.launch_all()
                 _greet(agent, terminal)
                 yield agent
+        terminal.agent("stopped, and all that it launched")
 
 
 def _gate(
@@ -175,8 +176,8 @@ def _gate(
 def _actions(agent: DevAgent) -> dict[str, Action]:
     """Return what `ControlClient` may ask for, by the names that it uses."""
 
-    async def set_setting(arguments: Mapping[str, Any]) -> None:
-        agent.put(arguments["plugin"], arguments["key"], arguments["value"])
+    async def set_setting(arguments: Mapping[str, Any]) -> bool:
+        return agent.put(arguments["plugin"], arguments["key"], arguments["value"])
 
     async def revert_settings(arguments: Mapping[str, Any]) -> None:
         if arguments["plugin"] is None:

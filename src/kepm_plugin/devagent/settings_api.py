@@ -40,7 +40,7 @@ class Settings(Protocol):
         """Return the merged settings."""
         ...
 
-    def put(self, plugin_id: str, key: str, value: object) -> None:
+    def put(self, plugin_id: str, key: str, value: object) -> object:
         """Store a value."""
         ...
 

@@ -97,8 +97,8 @@ class Storage:
             raise UnknownPlugin(f"no plugin {plugin_id!r}; registered: {', '.join(self._imported)}{meant}")
         return self._imported[plugin_id] | self._stored.get(plugin_id, {})
 
-    def put(self, plugin_id: str, key: str, value: object) -> None:
-        """Store a value over the file's.
+    def put(self, plugin_id: str, key: str, value: object) -> bool:
+        """Store a value over the file's; tell whether the file has one.
 
         Raises:
             UnknownPlugin: The plugin is not registered.
@@ -106,6 +106,7 @@ class Storage:
         self.effective(plugin_id)
         self._stored.setdefault(plugin_id, {})[key] = as_string(value)
         self._write()
+        return key in self._imported[plugin_id]
 
     def revert(self, plugin_id: str) -> None:
         """Forget what is stored for a plugin: its file, as imported last, holds again.

@@ -22,6 +22,7 @@ from kepm_plugin.topics import check_filter
 from ._document import Manifest, parse, shown, type_problems
 from ._fields import BY_PATH, FIELDS, children
 from ._generate import WINDOWS
+from ._jobs import also_tasks
 
 Level = Literal["error", "warning"]
 
@@ -69,11 +70,17 @@ Said = Iterator[tuple[Level, str, str]]
 _NOTHING: Final = object()
 
 
-def validate_files(paths: Sequence[Path]) -> Findings:
-    """Check manifest files, each for itself and all against each other; nothing is raised for what is wrong in them."""
+def validate_files(paths: Sequence[Path], root: Path | None = None) -> Findings:
+    """Check manifest files, each for itself and all against each other; nothing is raised for what is wrong in them.
+
+    With an agent root, no program of theirs may be the task of a job there.
+    """
     found: list[Finding] = []
     read: list[tuple[Path, Manifest]] = []
     for path in paths:
+        if path.is_dir():
+            found.append(Finding(path, "", f"is a folder; name the files in it, as in {path}/*.json"))
+            continue
         try:
             manifest = parse(path)
         except ManifestError as exc:
@@ -83,6 +90,9 @@ def validate_files(paths: Sequence[Path]) -> Findings:
             found.append(Finding(path, field, text, level))
         read.append((path, manifest))
     found += _clashes(read)
+    for path, task in also_tasks([path for path, _ in read], root) if root is not None else ():
+        text = f"is also run by {task}; one program is a plugin's or a job's, give each its own copy"
+        found.append(Finding(path, "executablePath", text))
     order = {path: number for number, path in enumerate(paths)}
     return Findings(tuple(sorted(found, key=lambda one: order[one.file])))
 
@@ -171,7 +181,13 @@ def _qos(_: Manifest, value: int) -> Said:
     if not 0 <= value <= 2:
         yield "error", "Subscription.Qos", f"is {value}; MQTT knows 0, 1 and 2"
     elif value != 2:
-        yield "warning", "Subscription.Qos", f"is {value}, and 2 in every example; no page says that it may differ"
+        said = f"is {value}, and 2 in every example; no page says that it may differ"
+        if value == 1:
+            said += (
+                ". It is the framework's default and subscribes as MQTT allows: a half-received QoS 2 message dies "
+                "with the process; write qos = 2 in the plugin to follow the examples"
+            )
+        yield "warning", "Subscription.Qos", said
 
 
 def _clean_session(_: Manifest, value: bool) -> Said:
