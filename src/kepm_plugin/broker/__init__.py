@@ -13,7 +13,7 @@ from typing import Final
 
 import anyio
 
-from ..errors import AgentUnreachable, BrokerRefused, LinkLost, PeerNotTrusted
+from ..errors import AgentUnreachable, BrokerRefused, LinkLost, PeerNotTrusted, UsageError
 from ..peer import check_peer, tls_context
 from ._link import Deliver, Link
 from ._options import BrokerAddress, ProtocolChoice, SessionOptions, Version
@@ -41,10 +41,14 @@ async def open_session(
     Raises:
         AgentUnreachable: Nobody listens, or CONNECT was not answered.
         BrokerRefused: CONNACK says no.
-        PeerNotTrusted: Something else than the agent listens there.
-        UsageError: The CA bundle cannot be used.
+        PeerNotTrusted: Something else than the agent listens there, or the CA bundle cannot be used now.
     """
-    tls = tls_context(address.host, options.ca_bundle)
+    try:
+        tls = tls_context(address.host, options.ca_bundle)
+    except (
+        UsageError
+    ) as error:  # It was well at the start: somebody is just replacing it, so the next attempt may work.
+        raise PeerNotTrusted(str(error)) from error
     try:
         link = await _connect(address, options, choice.version, tls, deliver)
     except BrokerRefused as refusal:

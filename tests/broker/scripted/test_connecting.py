@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import struct
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -11,7 +12,7 @@ import pytest
 
 import kepm_plugin.broker as broker_module
 from kepm_plugin.broker import BrokerAddress, ProtocolChoice, SessionOptions, Version, open_session
-from kepm_plugin.errors import AgentError, AgentUnreachable, BrokerRefused, PeerNotTrusted, UsageError
+from kepm_plugin.errors import AgentError, AgentUnreachable, BrokerRefused, PeerNotTrusted
 from kepm_plugin.message import Publication
 from kepm_plugin.peer import tls_context
 
@@ -179,9 +180,18 @@ async def test_another_host_needs_a_bundle() -> None:
         await attempt(BrokerAddress(host="10.0.0.1", port=8675))
 
 
-async def test_a_bundle_that_cannot_be_read_is_a_usage_error(tmp_path: Any) -> None:
-    with pytest.raises(UsageError, match=r"nowhere\.pem"):
-        await attempt(BrokerAddress(), ca_bundle=tmp_path / "nowhere.pem")
+async def test_a_bundle_that_is_just_being_replaced_fails_one_attempt_and_not_the_next(
+    scripted: Any, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "agent.pem"
+    for text in (None, "", "-----BEGIN CERTIFICATE-----"):
+        if text is not None:
+            bundle.write_text(text)
+        with pytest.raises(AgentError, match=r"agent\.pem cannot be used"):
+            await attempt(BrokerAddress(), ca_bundle=bundle)
+    bundle.write_bytes(scripted.certificate.file.read_bytes())
+    async with scripted.listening(scripted.packet(0x20, b"\0\0\0")) as listener:
+        await attempt(listener.address, ca_bundle=bundle)
 
 
 # --- giving up ------------------------------------------------------------------------------------------------------
