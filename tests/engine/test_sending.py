@@ -1,6 +1,8 @@
 """What a plugin sends and asks for by itself: publications, requests, subscriptions of the moment."""
 
 import threading
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import anyio
@@ -154,6 +156,60 @@ async def test_a_payload_that_is_larger_than_the_outbox_is_told_to_whoever_publi
         with pytest.raises(BadPayload, match="are never sent"):
             world.plugin.host.publish_soon(Publication("P/Allowed/a", bytes(SIZE + 1)))
         await world.plugin.publish("Allowed/a", bytes(SIZE), wait="acknowledged")
+
+
+class Early(Sender, abstract=True):
+    ask = Request[JSON, JSON]("/Other/Commands/ask", response="/Other/Responses/ask", timeout=5)
+
+
+async def test_what_cannot_be_answered_before_the_link_is_there_is_refused_at_once() -> None:
+    errors: list[LinkLost] = []
+
+    class P(Early):
+        id = "P"
+
+        @asynccontextmanager
+        async def lifespan(self) -> AsyncGenerator[None]:
+            await self.findings.publish({"n": 1}, severity="low")
+            for attempt in (
+                lambda: self.findings.publish({"n": 2}, severity="low", wait="acknowledged"),
+                lambda: self.publish("Findings/low", {"n": 3}, wait="acknowledged", timeout=3600),
+                lambda: self.ask({}),
+            ):
+                with pytest.raises(LinkLost, match=r"`lifespan` has reached its `yield`.*background") as caught:
+                    await attempt()
+                errors.append(caught.value)
+            yield
+            await self.findings.publish({"n": 4}, severity="low", wait="acknowledged")
+
+    world = World(P)
+    async with world.running():
+        await world.served()
+        world.stop()
+        await world.ended()
+    assert len(errors) == 3
+    assert world.on("P/Findings/low") == [{"n": 1}, {"n": 4}]
+
+
+async def test_a_task_that_the_lifespan_starts_may_wait_for_the_link() -> None:
+    class P(Early):
+        id = "P"
+
+        @asynccontextmanager
+        async def lifespan(self) -> AsyncGenerator[None]:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.greet)
+                await anyio.wait_all_tasks_blocked()
+                yield
+
+        async def greet(self) -> None:
+            await self.findings.publish({"n": 1}, severity="low", wait="acknowledged")
+            await self.findings.publish({"n": 2}, severity="low", wait="acknowledged")
+
+    world = World(P)
+    async with world.running():
+        await world.served()
+        await world.until(lambda: len(world.on("P/Findings/low")) == 2)
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------

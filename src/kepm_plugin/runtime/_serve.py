@@ -205,7 +205,8 @@ class Serving:
         with anyio.CancelScope() as scope:
             self._opening = scope  # Until it has opened, a request to stop need not wait for it.
             lifespan = self.plugin.lifespan()
-            await lifespan.__aenter__()
+            with self.host.opening():
+                await lifespan.__aenter__()
             self._opening = None
             try:
                 await work()
