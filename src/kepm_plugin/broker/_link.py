@@ -16,7 +16,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from ..errors import BrokerRefused, LinkLost, Overloaded
+from ..errors import BrokerRefused, LinkLost
 from ..message import EMPTY, Publication, Received
 from ._connection import Connection, words
 from ._options import BrokerAddress, SessionOptions, Version
@@ -135,8 +135,8 @@ class Link:
             acknowledged: Called on PUBACK or PUBCOMP, whatever they say; at QoS 0 when it is written.
 
         Raises:
-            LinkLost: The connection is gone.
-            Overloaded: A publication of the same packet id, 65,535 ago, is still unacknowledged.
+            LinkLost: The connection is gone; it is given up where the broker left a publication unacknowledged while
+                65,534 others went, so that no packet id is free.
         """
         connection = self._connection
         if connection.reason is not None:
@@ -148,7 +148,8 @@ class Link:
         qos, retain = min(publication.qos, connection.maximum_qos), publication.retain and connection.retain
         sent = self._paho.publish(publication.topic, publication.payload, qos, retain, properties)
         if sent.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-            raise Overloaded(f"cannot publish on {publication.topic!r}: the broker does not acknowledge")
+            connection.close("the broker left a publication unacknowledged until its packet id was needed again")
+            raise LinkLost(f"cannot publish on {publication.topic!r}: {connection.reason}")
         if qos:
             self._published[sent.mid] = publication.topic, acknowledged
         elif acknowledged is not None:
