@@ -22,7 +22,10 @@ REASON: Final = 2_000
 
 
 class Status:
-    """Keeps the state and publishes it while the link is up; only the newest report matters, so none waits."""
+    """Keeps the state, publishes it while the link is up and anew when it is up again; a change meanwhile is logged.
+
+    What was published and not acknowledged when the link went is sent again, in order: the newest comes last.
+    """
 
     def __init__(
         self,
