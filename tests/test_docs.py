@@ -207,12 +207,15 @@ def test_the_limits_are_those_of_the_code() -> None:
     limits = Limits()
     mib = 2**20
     assert {name: cells[0] for name, cells in table("running.md", "Limits").items()} == {
-        "messages that wait for one handler, in memory": f"{constant('dispatch._lane.LIMIT'):,}",
+        "messages that wait for one handler, in memory": (
+            f"{constant('dispatch._lane.LIMIT'):,} and {constant('dispatch._lane.LIMIT_BYTES') // mib} MiB"
+        ),
         "journal": f"{limits.journal_bytes // mib} MiB",
         "messages held while the journal cannot be written": f"{constant('dispatch._dispatcher.HELD'):,}",
+        "deliveries that end with the process": str(constant("dispatch._dispatcher.DELIVERIES")),
         "dead letters": f"{limits.dead_letters:,} and {limits.dead_letter_bytes // mib} MiB",
-        "messages that wait in one `subscribe()`": f"{constant('runtime._host.BACKLOG'):,}",
-        "publications that wait": f"{constant('outbox.LIMIT'):,}",
+        "messages that wait in one `subscribe()`": f"{constant('runtime._subscriptions.BACKLOG'):,}",
+        "publications that wait": f"{constant('outbox.LIMIT'):,} and {constant('outbox.SIZE') // mib} MiB",
         "wait of `publish`": f"{constant('outbox.PUT_TIMEOUT'):g} s",
         "age of a publication at a reconnect": f"{constant('outbox.MAX_AGE'):g} s",
         "log records that wait": f"{constant('logpipe.RECORDS'):,} and {constant('logpipe.SIZE') // mib} MiB",
