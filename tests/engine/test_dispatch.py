@@ -253,6 +253,32 @@ async def test_the_slot_of_a_thread_stays_taken_after_its_timeout(store: Store) 
 
 
 @on_asyncio
+async def test_a_timeout_before_the_thread_has_begun_does_not_lose_the_slot(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, seen, real = fresh(), list[object](), anyio.to_thread.run_sync
+
+    @kind.command("scan")
+    class Scan(Handler[Plugin]):
+        timeout = 0.001
+
+        def handle(self, message: Message[JSON]) -> None:
+            seen.append(message.payload["n"])
+
+    async def late(*args: Any, **options: Any) -> Any:
+        await anyio.sleep(0.01)  # as where the machine is busy
+        return await real(*args, **options)
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", late)
+    bench = Bench(kind, store)
+    async with bench.serving():
+        for n in range(2):
+            bench.send("P/Commands/scan", {"n": n})
+        assert (await bench.answer(1))["error"] == "timed out after 0.001 s"
+    assert seen == [0, 1]
+
+
+@on_asyncio
 async def test_a_thread_that_ends_in_time_counts_as_handled(store: Store) -> None:
     kind = fresh()
 
@@ -644,8 +670,11 @@ async def test_a_full_journal_takes_more_when_handlers_have_caught_up(monkeypatc
         assert bench.acknowledged == [first, second]
 
 
-async def test_even_what_waits_for_the_journal_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kepm_plugin.dispatch._dispatcher.HELD", 2)
+@pytest.mark.parametrize(("name", "limit"), [("HELD", 2), ("HELD_BYTES", 50)])
+async def test_even_what_waits_for_the_journal_is_bounded(
+    store: Store, monkeypatch: pytest.MonkeyPatch, name: str, limit: int
+) -> None:
+    monkeypatch.setattr(f"kepm_plugin.dispatch._dispatcher.{name}", limit)
     monkeypatch.setattr("kepm_plugin.dispatch._dispatcher.RETRY", 0.001)
     bench = Bench(commanding(lambda message: message.payload["n"]), store)
     with monkeypatch.context() as patch:
@@ -693,6 +722,141 @@ async def test_a_topic_whose_end_cannot_be_written_is_left_too(
         bench.send("P/Events")
         await bench.until(lambda: bench.troubles)
     assert (bench.answers, store.unfinished_count()) == ([], 1)
+
+
+@pytest.mark.parametrize("result", ["done", ValueError()])
+@pytest.mark.parametrize("how", ["by itself", "behind another one", "at the end", "when cut off"])
+async def test_an_end_that_could_not_be_written_is_written_later_and_the_message_not_handled_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, result: object, how: str
+) -> None:
+    monkeypatch.setattr("kepm_plugin.dispatch._dispatcher.RETRY", 0.001 if how == "by itself" else 3600)
+    bench = Bench(commanding(raising(result) if isinstance(result, Exception) else lambda message: result), store)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(bench.dispatcher.serve)
+        with monkeypatch.context() as patch:
+            failing(store, patch, "finish")
+            failing(store, patch, "bury")
+            bench.send("P/Commands/scan")
+            await bench.answer()
+            bench.send("P/Commands/scan", qos=0)
+            await bench.answer(1)
+            assert bench.troubles == [("store", "disk full")], "at QoS 0 nothing was written"
+        if how == "by itself":
+            await bench.until(lambda: len(bench.troubles) == 2)
+        elif how == "behind another one":
+            bench.send("P/Commands/scan")
+            await bench.answer(2)
+        if how == "when cut off":
+            tasks.cancel_scope.cancel()
+        bench.dispatcher.close()
+    assert bench.troubles == [("store", "disk full"), ("store", None)]
+    assert store.unfinished_count() == 0
+    assert len(bench.answers) == 3 if how == "behind another one" else 2, "none is sent twice"
+    assert set(bench.reasons()) == ({"failed"} if isinstance(result, Exception) else set())
+
+
+async def test_without_a_journal_what_could_not_be_buried_is_acknowledged_when_it_is(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kepm_plugin.dispatch._dispatcher.RETRY", 0.001)
+    kind = fresh(journal=False)
+
+    @kind.topic("Events")
+    class Event(Handler[Plugin]):
+        async def handle(self, message: Message[bytes]) -> None:
+            raise ValueError
+
+    bench = Bench(kind, store)
+    async with bench.serving():
+        with monkeypatch.context() as patch:
+            failing(store, patch, "bury")
+            mid = bench.send("P/Events")
+            await bench.until(lambda: bench.troubles)
+            assert bench.acknowledged == []
+        await bench.until(lambda: bench.acknowledged == [mid])
+    assert bench.reasons() == ["failed"]
+
+
+@pytest.mark.parametrize(("name", "limit"), [("UNWRITTEN", 2), ("UNWRITTEN_BYTES", 2_000)])
+async def test_what_waits_to_be_written_is_bounded(
+    store: Store, monkeypatch: pytest.MonkeyPatch, name: str, limit: int
+) -> None:
+    monkeypatch.setattr(f"kepm_plugin.dispatch._outcome.{name}", limit)
+    kind = fresh()
+
+    @kind.topic("Events")
+    class Event(Handler[Plugin]):
+        async def handle(self, message: Message[int]) -> None: ...
+
+    bench = Bench(kind, store)
+    async with bench.serving():
+        with monkeypatch.context() as patch:
+            failing(store, patch, "bury")
+            bench.receive(*(bench.message("P/Events", b"x" * 700) for _ in range(4)))
+            await bench.until(lambda: bench.dispatcher.counters.mismatched == 4)
+    assert store.unfinished_count() == 2
+
+
+@pytest.mark.parametrize("order_by", [None, "host"])
+async def test_without_a_journal_a_kept_session_brings_again_what_waits_and_nothing_is_handled_out_of_order(
+    order_by: str | None,
+) -> None:
+    kind, gates = fresh(journal=False, clean_session=False), Gates()
+    gated(kind, gates, order_by=order_by)
+    async with hosted(kind) as host:
+        for name in "abc":
+            await host.publish("Events/x", name)
+        await host.publish("Events/x", "at QoS 0", qos=0)
+        if order_by:
+            await host.publish("Events/y", "beside")
+        await anyio.wait_all_tasks_blocked()
+        await host.lose_link()
+        await anyio.wait_all_tasks_blocked()
+        for name in ("a", "at QoS 0", "b", "c", "beside"):
+            await gates.open(name)
+    assert [name for name in gates.ended if name != "beside"] == ["a", "at QoS 0", "a", "b", "c"]
+
+
+async def test_a_new_session_of_the_broker_leaves_alone_what_waits(store: Store) -> None:
+    kind, seen = fresh(journal=False), list[tuple[str, str]]()
+    noting(kind, "Events/{host}", "event", seen)
+    bench = Bench(kind, store)
+    bench.send("P/Events/a")
+    bench.dispatcher.new_session(False)
+    async with bench.serving():
+        await bench.until(lambda: bench.acknowledged)
+    assert seen == [("event", "P/Events/a")]
+
+
+async def test_order_is_kept_where_waiting_messages_of_a_value_are_sent_again(store: Store) -> None:
+    kind, gates = fresh(journal=False), Gates()
+    gated(kind, gates, order_by="host")
+    bench = Bench(kind, store)
+    for name in ("a1", "a2"):
+        bench.send("P/Events/a", name.encode())
+    bench.send("P/Events/b", b"b1", qos=0)
+    bench.send("P/Events/b", b"b2")
+    bench.dispatcher.new_session(True)
+    for name in ("a1", "a2", "b2"):
+        bench.send(f"P/Events/{name[0]}", name.encode())
+    async with bench.serving():
+        for name in ("b1", "a1", "a2", "b2"):
+            await gates.open(name)
+        await anyio.wait_all_tasks_blocked()
+    assert sorted(gates.ended) == ["a1", "a2", "b1", "b2"]
+    assert gates.ended.index("a1") < gates.ended.index("a2")
+
+
+async def test_what_waits_for_the_journal_is_forgotten_where_it_is_sent_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(commanding(lambda message: None), store)
+    with monkeypatch.context() as patch:
+        failing(store, patch, "journal")
+        bench.send("P/Commands/scan")
+    bench.dispatcher.new_session(True)
+    bench.send("P/Commands/scan")
+    assert store.unfinished_count() == 1
 
 
 async def test_a_journal_that_cannot_be_read_back_ends_the_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

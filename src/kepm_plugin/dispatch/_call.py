@@ -10,7 +10,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from kepm_plugin.errors import Rejected
-from kepm_plugin.eventloop import cancel_requested
+from kepm_plugin.eventloop import bare_task_group, cancel_requested
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ class Call:
             await in_thread()
             ended(outcome)
             return
-        async with anyio.create_task_group() as tasks:
+        async with bare_task_group() as tasks:
             tasks.start_soon(in_thread, name="kepm.thread")
             with anyio.move_on_after(self._timeout):
                 await finished.wait()
