@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from kepm_plugin import Handler, Message, Plugin, Publisher, every
+from kepm_plugin import Handler, Message, Plugin, Publisher, Settings, every, setting
 from kepm_plugin.errors import NoAnswer, UsageError
 from kepm_plugin.testing import Hosted, hosted
 
@@ -81,6 +81,53 @@ async def test_an_unknown_command_fails_at_once_with_the_commands_there_are(comm
         with pytest.raises(UsageError, match="Legacy takes 'DiskWatch/Commands/legacy' without an answer"):
             await host.command("legacy")
         assert (await host.command("clean/sda"))["result"] == "sda"
+
+
+class Limits(Settings):
+    limit: int = 5
+    folder: str = setting(default="/tmp", key="scan.folder")
+
+
+class Limited(Plugin):
+    id = "Limited"
+    settings: Limits
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "said"),
+    [
+        (Limited, "limmit", "Limits declares no key 'limmit'; its keys: limit, scan.folder; did you mean 'limit'?"),
+        (Limited, "folder", "Limits.folder has the key 'scan.folder' at the agent; write that"),
+        (
+            DiskWatch,
+            "limit",
+            "the plugin declares no settings, so there is no 'limit'; annotate 'settings: MySettings'",
+        ),
+    ],
+)
+async def test_a_setting_that_the_plugin_does_not_declare_is_refused(kind: type[Plugin], key: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        async with hosted(kind, settings={key: 5}):
+            pytest.fail("it must not run")
+    assert str(caught.value) == said
+    async with hosted(kind) as host:
+        with pytest.raises(UsageError) as caught:
+            await host.change_setting(key, 5)
+    assert str(caught.value) == said
+
+
+async def test_a_setting_is_known_in_any_case() -> None:
+    async with hosted(Limited, settings={"LIMIT": 7}) as host:
+        assert host.plugin.settings.limit == 7
+        await host.change_setting("Scan.Folder", "/etc")
+        assert host.plugin.settings.folder == "/etc"
+
+
+async def test_hosted_takes_a_class() -> None:
+    given: Any = DiskWatch()
+    with pytest.raises(TypeError, match=r"hosted\(\) takes the class of a plugin, as in hosted\(MyPlugin\), not <"):
+        async with hosted(given):
+            pytest.fail("it must not run")
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------

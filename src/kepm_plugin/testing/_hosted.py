@@ -1,7 +1,7 @@
 """`hosted()`: a plugin that runs against an agent and a broker in memory."""
 
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from difflib import get_close_matches
 from functools import partial
@@ -30,6 +30,7 @@ from kepm_plugin.logs import LogPipe, logging_to
 from kepm_plugin.message import Publication, decode_json, encode, encode_json
 from kepm_plugin.plugin import HandlerRoute, Plugin
 from kepm_plugin.runtime import Outcome, Serving, Surroundings
+from kepm_plugin.settings import Settings, fields_of
 from kepm_plugin.store import memory_store, open_store
 from kepm_plugin.topics import Router, matches
 
@@ -160,8 +161,10 @@ class Hosted(Generic[P]):
         """Change a setting at the agent, as an operator does; the plugin has taken it on return.
 
         Raises:
+            UsageError: The plugin declares no such setting.
             SettingsError: The plugin refuses it, and keeps its last good settings.
         """
+        _check_keys(self._serving.declarations.settings_type, (key,))
         self.agent.stored[key] = _text(value)
         await self._serving.settings.refresh()
 
@@ -254,9 +257,15 @@ async def hosted(
         data_dir: Keeps the journal in files there; in memory unless given.
 
     Raises:
+        TypeError: `plugin` is no plugin class.
+        UsageError: `settings` has a key that the plugin does not declare.
         PluginDefinitionError: The plugin's declarations are wrong.
         SettingsError: `settings` breaks a rule of the plugin's settings.
     """
+    given: object = plugin
+    if not (isinstance(given, type) and issubclass(given, Plugin)):
+        raise TypeError(f"hosted() takes the class of a plugin, as in hosted(MyPlugin), not {plugin!r}")
+    _check_keys(plugin.declarations().settings_type, settings or {})
     agent, broker, stop = MemoryAgent(plugin.id, settings or {}), MemoryBroker(), anyio.Event()
     serving: Serving | None = None
 
@@ -316,6 +325,22 @@ def _told(body: BaseException | None, group: BaseExceptionGroup[BaseException]) 
     if body is not None and not isinstance(body, cancelled) and group.subgroup(cancelled) is None:
         return body
     return group.exceptions[0] if len(group.exceptions) == 1 else group
+
+
+def _check_keys(settings: type[Settings], keys: Iterable[str]) -> None:
+    """Refuse a test's slip; the agent itself may well hold keys that a plugin does not declare."""
+    fields = {field.key: field for field in fields_of(settings)}
+    names = {field.name: field.key for field in fields.values()}
+    for key in keys:
+        if key.casefold() in (known.casefold() for known in fields):
+            continue
+        if key in names:
+            raise UsageError(f"{settings.__name__}.{key} has the key {names[key]!r} at the agent; write that")
+        if not fields:
+            raise UsageError(
+                f"the plugin declares no settings, so there is no {key!r}; annotate 'settings: MySettings'"
+            )
+        raise UsageError(f"{settings.__name__} declares no key {key!r}; its keys: {_listed(list(fields), key)}")
 
 
 def _text(value: Setting) -> str:
