@@ -633,7 +633,7 @@ async def test_a_sent_answer_that_cannot_be_forgotten_is_logged(
 
 
 async def test_a_journal_that_cannot_be_read_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
+    def fail(*_: object, **__: object) -> None:
         raise StoreError("malformed")
 
     with memory_store() as store:
