@@ -562,6 +562,7 @@ async def test_a_filter_that_is_refused_at_a_reconnect_ends_its_own_subscription
         host.plugin.subscribe("/Other/bad") as bad_too,
     ):
         await host.publish("/Other/bad", b"1")
+        await anyio.wait_all_tasks_blocked()
         refusing.word = "bad"
         await host.lose_link()
         for reader in (bad, bad_too):
