@@ -15,8 +15,8 @@ from typing import Final
 
 from .errors import StoreError
 
-WAL_PAGES: Final = 4_000
-"""Of 4 KiB: above this a commit moves them into the file itself, where nobody calls `checkpoint`."""
+WAL_PAGES: Final = 1_000
+"""Of 4 KiB: above this a commit moves them into the file itself, and waits for the disk."""
 
 _BUSY: Final = 1.0
 """Seconds that a commit waits for another process, such as a command that lists what is in the file."""
@@ -45,7 +45,7 @@ class Schema:
 
 
 class Database:
-    """An open file, or memory where `path` is None. Belongs to the thread that opened it, but for `checkpoint`."""
+    """An open file, or memory where `path` is None. Belongs to the thread that opened it."""
 
     def __init__(self, connection: Connection, path: Path | None) -> None:
         self._connection, self.path = connection, path
@@ -75,16 +75,6 @@ class Database:
         """
         with _translated(action, self.path):
             yield self._connection
-
-    def checkpoint(self) -> None:
-        """Move committed pages from the WAL into the file. It waits for the disk: call it in a worker thread.
-
-        Raises:
-            StoreError: It failed.
-        """
-        if self.path is not None:
-            with _translated("checkpoint", self.path), closing(sqlite3.connect(self.path)) as connection:
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 @contextmanager

@@ -64,7 +64,7 @@ class DeadLetter:
 
 
 class Store:
-    """The open file. Belongs to the thread that opened it, but for `checkpoint`.
+    """The open file. Belongs to the thread that opened it.
 
     Every method that writes raises `StoreError` when it could not, and has then changed nothing.
     """
@@ -90,7 +90,7 @@ class Store:
         if self._bytes >= self._limits.journal_bytes:
             raise StoreError(
                 f"the journal holds {self._count} messages and is full ({self._bytes} bytes); nothing more "
-                "is acknowledged until handlers have caught up: make them quicker, or raise kepm.journal.max_mb"
+                "is acknowledged until handlers have caught up: make them quicker, or give them more `concurrency`"
             )
         sizes = [tables.size_of(received) for received in batch]
         with self._database.commit("journal messages") as db:
@@ -225,13 +225,6 @@ class Store:
         with self._database.read("read a counter") as db:
             row = db.execute(tables.DROPPED).fetchone()
         return int(row[0]) if row else 0
-
-    def checkpoint(self) -> None:
-        """Move what was committed from the WAL into the file, in a worker thread: it waits for the disk.
-
-        SQLite does it on the thread of a commit as well, but not before the WAL is large.
-        """
-        self._database.checkpoint()
 
     def _forget(self, size: int | None) -> None:
         if size is not None:
