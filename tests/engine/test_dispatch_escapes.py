@@ -5,12 +5,13 @@ import sys
 from collections.abc import Awaitable, Callable
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from kepm_plugin import Gap, Handler, Message, Plugin, background, every
 from kepm_plugin.store import Store
-from kepm_plugin.testing import hosted
 from tests.engine.bench import JSON, Bench, fresh, on_asyncio
+from tests.engine.world import World
 
 
 async def await_a_cancelled_task() -> None:
@@ -152,15 +153,12 @@ async def test_methods_that_run_by_themselves_and_hooks_are_no_different(
         async def on_reconnect(self, gap: Gap) -> None:
             await escape()
 
-    @P.command("scan")
-    class Scan(Handler[P]):
-        async def handle(self, message: Message[JSON]) -> str:
-            return "fine"
-
     said = {"tick.failed", "background.failed", "hook.failed"}
-    async with hosted(P) as host:
-        await host.lose_link()
+    world = World(P)
+    async with world.running():
+        await world.served()
+        await world.reconnected(lambda: world.broker.cut("P"))
         with anyio.fail_after(5):
             while not said <= {record.message for record in caplog.records}:
-                await host.command("scan")
-        assert host.outcome is None
+                await anyio.lowlevel.checkpoint()
+        assert (world.outcome, world.error) == (None, None)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import accumulate, groupby
 from operator import attrgetter
 from typing import Any
 
@@ -22,7 +22,7 @@ from kepm_plugin.store import PART, Journalled, Store
 from kepm_plugin.topics import Router, matches
 
 from ._call import Call, Failure, attempted
-from ._lane import Lane, Work
+from ._lane import Lane, Work, size_of
 from ._outcome import Answer, Counters, Outcomes, Redact, Trouble, identity
 
 log = logging.getLogger("kepm_plugin.dispatch")
@@ -35,6 +35,9 @@ BURST = 0.005
 
 HELD = 1_000
 """Messages that wait in memory, unacknowledged, while the journal cannot be written."""
+
+HELD_BYTES = 16 * 2**20
+"""Bytes of their topics and payloads, at most."""
 
 DELIVERIES = 3
 """Deliveries of one message that may end with the process; after them it is a dead letter."""
@@ -187,17 +190,33 @@ class Dispatcher:
             acknowledge([each.received.mid for each in group])
 
     def _hold(self, arrived: list[_Arrived]) -> None:
-        self.counters.refused += max(len(arrived) - HELD, 0)
-        self._held = arrived[:HELD]
+        sizes = accumulate(size_of(each.received) for each in arrived)
+        self._held = [each for each, size in zip(arrived[:HELD], sizes, strict=False) if size <= HELD_BYTES]
+        self.counters.refused += len(arrived) - len(self._held)
         self._stuck.set()
 
-    async def _release_held(self) -> None:
-        """Try again and again to journal what is held."""
+    async def _write_again(self) -> None:
+        """Try again and again to journal what is held, and to write how messages ended."""
         while True:
             await self._stuck.wait()
             await anyio.sleep(RETRY)
-            held, self._held, self._stuck = self._held, [], anyio.Event()
-            self._take(held)
+            self._stuck = anyio.Event()
+            held, self._held = self._held, []
+            if held:
+                self._take(held)
+            if not self._outcomes.write_again():
+                self._stuck.set()
+
+    def new_session(self, present: bool) -> None:
+        """Prepare for what a new session delivers; `present` says that the broker had kept the earlier one.
+
+        It then sends again, in order, whatever was not acknowledged (MQTT 5.0, section 4.4): what still waits here of
+        that is forgotten, so that nothing is handled twice or out of order. What is running is handled twice.
+        """
+        if present:
+            self._held = []
+            for lane in self._lanes:
+                lane.forget_unacknowledged()
 
     def _enqueue(self, lane: Lane, row: Journalled) -> None:
         if self._closed:
@@ -208,6 +227,8 @@ class Dispatcher:
             lane.spilled_from = row.id
 
     def _trouble(self, source: str, reason: str | None) -> None:
+        if source == "store" and reason is not None:
+            self._stuck.set()
         if reason is None:
             if self._troubles.pop(source, None) is not None:
                 self._report(source, None)
@@ -246,14 +267,17 @@ class Dispatcher:
         Raises:
             StoreError: The journal cannot be read back.
         """
-        async with bare_task_group() as outer:
-            outer.start_soon(self._release_held, name="kepm.journal")
-            async with bare_task_group() as workers:
-                for lane in self._lanes:
-                    for number in range(lane.slots):
-                        workers.start_soon(self._work, lane, name=f"kepm.lane.{lane.route.spec.name}[{number}]")
-                task_status.started()
-            outer.cancel_scope.cancel()
+        try:
+            async with bare_task_group() as outer:
+                outer.start_soon(self._write_again, name="kepm.journal")
+                async with bare_task_group() as workers:
+                    for lane in self._lanes:
+                        for number in range(lane.slots):
+                            workers.start_soon(self._work, lane, name=f"kepm.lane.{lane.route.spec.name}[{number}]")
+                    task_status.started()
+                outer.cancel_scope.cancel()
+        finally:
+            self._outcomes.write_again()
 
     def close(self) -> None:
         """Take nothing more; what waits stays in the journal, or unacknowledged."""
@@ -288,7 +312,7 @@ class Dispatcher:
         while len(lane) == before and lane.spilled_from is not None:
             rows = self._store.read_from(first, PART)
             for row in rows:
-                # What could not be buried at the start is given up by a later run.
+                # What is given up and could not be buried at the start is not handled either.
                 if self._router.find(row.received.topic) is lane and row.delivery <= DELIVERIES:
                     lane.put(Work(row.received, row.delivery, row.id))
             lane.spilled_from = rows[-1].id + 1 if rows else None

@@ -123,5 +123,23 @@ class Lane:
         else:
             del self._held[key]
 
+    def forget_unacknowledged(self) -> None:
+        """Drop what waits for its handler and is not acknowledged before."""
+        waiting = list[Work]()
+        for work in self._ready:
+            waiting.append(work)
+            if self._order_by is not None:
+                waiting += self._held.pop(self._key(work))
+        self._ready.clear()
+        # What is left is behind a running call.
+        for key, behind in self._held.items():
+            waiting += behind
+            self._held[key] = deque()
+        for work in waiting:
+            self._size -= 1
+            self._bytes -= size_of(work.received)
+            if work.acknowledge is None:
+                self.put(work)
+
     def _key(self, work: Work) -> str:
         return self.params(work.received.topic)[self._order_by or ""]

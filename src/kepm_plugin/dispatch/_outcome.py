@@ -2,6 +2,7 @@
 
 import logging
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from kepm_plugin.store import Store
 from kepm_plugin.topics import covers
 
 from ._call import Failure, TimedOut, attempted
-from ._lane import Lane, Work
+from ._lane import Lane, Work, size_of
 
 log = logging.getLogger("kepm_plugin.dispatch")
 
@@ -25,6 +26,12 @@ Trouble = Callable[[str, str | None], object]
 
 Redact = Callable[[str, int], str]
 """Returns at most so many characters of a text, without secrets: they are never stored."""
+
+UNWRITTEN = 1_000
+"""Ends of messages that wait in memory while the store cannot be written; what is beyond is handled by the next run."""
+
+UNWRITTEN_BYTES = 16 * 2**20
+"""Bytes of the dead letters among them, likewise."""
 
 DETAILS = 20_000
 """Characters of a dead letter's details, which are mostly a traceback."""
@@ -69,6 +76,25 @@ class Outcomes:
         self._plugin_id, self._responses = plugin_id, tuple(responses)
         self._store, self._answer, self._contract, self._trouble = store, answer, contract, trouble
         self._redact = redact
+        self._unwritten: deque[tuple[Callable[[], object], Work, int]] = deque()
+        self._unwritten_bytes = 0
+
+    def write_again(self) -> bool:
+        """Write the ends that could not be written; tell whether none is left. Their answers went out already."""
+        if not self._unwritten:
+            return True
+        while self._unwritten:
+            write, work, size = self._unwritten[0]
+            try:
+                write()
+            except StoreError as exc:
+                self._trouble("store", str(exc))
+                return False
+            self._unwritten.popleft()
+            self._unwritten_bytes -= size
+            self._acknowledge(work)
+        self._trouble("store", None)
+        return True
 
     def undecoded(self, lane: Lane, work: Work, failure: Failure) -> None:
         """End a message whose payload is not what the handler takes."""
@@ -136,36 +162,48 @@ class Outcomes:
         no = self._no(work.received, correlation, answer)
         publication = None if lane is None else self._response(lane, work, no)
         details = self._redact(details, DETAILS)
+
+        def write(answers: Sequence[Publication] = ()) -> list[int]:
+            return self._store.bury(work.received, reason=reason, details=details, id=work.id, answers=answers)
+
+        self._end(work, publication, write, size_of(work.received) + len(details))
+
+    def _finish(self, lane: Lane, work: Work, payload: bytes | None) -> None:
+        publication = None if payload is None else self._response(lane, work, payload)
+        number = work.id
+        if number is None:
+            if publication is not None:
+                self._answer(publication, None)
+            self._acknowledge(work)
+            return
+
+        def write(answers: Sequence[Publication] = ()) -> list[int]:
+            return self._store.finish(number, answers)
+
+        self._end(work, publication, write, 0)
+
+    def _end(self, work: Work, publication: Publication | None, write: Callable[..., list[int]], size: int) -> None:
         try:
-            kept = self._store.bury(
-                work.received, reason=reason, details=details, id=work.id, answers=[publication] if publication else []
-            )
+            kept = write([publication] if publication else [])
         except StoreError as exc:
-            # The caller hears of it; the message stays in the journal, or with the broker, for the next run.
+            # The caller hears of it now. If this process ends before it is written, the next run handles the message
+            # again: at least once.
+            if len(self._unwritten) < UNWRITTEN and self._unwritten_bytes + size <= UNWRITTEN_BYTES:
+                self._unwritten.append((write, work, size))
+                self._unwritten_bytes += size
             self._trouble("store", str(exc))
             if publication is not None:
                 self._answer(publication, None)
             return
-        self._release(work, publication, kept)
-
-    def _finish(self, lane: Lane, work: Work, payload: bytes | None) -> None:
-        publication = None if payload is None else self._response(lane, work, payload)
-        kept: list[int] = []
-        if work.id is not None:
-            try:
-                kept = self._store.finish(work.id, [publication] if publication else [])
-            except StoreError as exc:
-                # What was done once and answered may be done again by the next run: at least once.
-                self._trouble("store", str(exc))
-                if publication is not None:
-                    self._answer(publication, None)
-                return
-        self._release(work, publication, kept)
-
-    def _release(self, work: Work, publication: Publication | None, kept: Sequence[int]) -> None:
-        self._trouble("store", None)
         if publication is not None:
             self._answer(publication, kept[0] if kept else None)
+        self._acknowledge(work)
+        if self._unwritten:
+            self.write_again()
+        else:
+            self._trouble("store", None)
+
+    def _acknowledge(self, work: Work) -> None:
         if work.acknowledge is not None:
             work.acknowledge([work.received.mid])
 

@@ -85,6 +85,8 @@ class Uplink:
 
     async def up(self, session: Session, gap: Gap | None) -> None:
         """Start sending, and tell the plugin of the gap."""
+        if self._host.dispatcher is not None:
+            self._host.dispatcher.new_session(session.session_present)
         await self._host.link_up(session)
         dropped = self._outbox.attach(session, anew=gap is not None and gap.reason == SUSPENDED)
         self._status.up = True
