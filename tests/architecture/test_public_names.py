@@ -58,7 +58,7 @@ ERRORS: Final = {
     "UsageError",
 }
 
-TESTING: Final = {"Hosted", "MemoryAgent", "MemoryBroker", "hosted"}
+TESTING: Final = {"Failed", "Hosted", "MemoryAgent", "MemoryBroker", "hosted"}
 
 
 def parsed(file: Path) -> ast.Module:

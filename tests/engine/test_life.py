@@ -249,6 +249,7 @@ async def test_a_hook_that_fails_is_logged_and_the_plugin_serves_on(caplog: pyte
     async with hosted(P) as host:
         await host.lose_link()
         assert (await host.command("note"))["ok"]
+        assert [one.name for one in await host.until_errors()] == ["on_reconnect"]
     [record] = [one for one in caplog.records if one.message == "hook.failed"]
     assert vars(record)["method"] == "on_reconnect"
 

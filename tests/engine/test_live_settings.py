@@ -285,6 +285,7 @@ async def test_a_hook_that_fails_does_not_keep_the_change_away(caplog: pytest.Lo
     async with hosted(P, settings=GIVEN) as host:
         await host.change_setting("depth", 7)
         assert host.plugin.settings.depth == 7
+        assert [one.name for one in host.errors] == ["on_settings_changed"]
     assert "hook.failed" in [record.message for record in caplog.records]
 
 

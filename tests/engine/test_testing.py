@@ -1,14 +1,14 @@
 """What `hosted()` tells the author of a test: slips, answers that do not come, and what failed in the plugin."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
 
-from kepm_plugin import Handler, Message, Plugin, Publisher, Settings, every, setting
-from kepm_plugin.errors import NoAnswer, UsageError
+from kepm_plugin import Change, Handler, Message, Plugin, Publisher, Rejected, Settings, background, every, setting
+from kepm_plugin.errors import NoAnswer, PayloadMismatch, UsageError
 from kepm_plugin.testing import Hosted, hosted
 
 on_mock_clock = pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
@@ -219,3 +219,151 @@ async def test_a_plugin_that_crashes_fails_the_test_with_its_own_error() -> None
     with pytest.raises(ExceptionGroup) as caught:
         await waiting()
     assert caught.group_contains(ZeroDivisionError, match="its own")
+
+
+# --- what fails in the plugin -----------------------------------------------------------------------------------------
+
+
+class Fragile(Plugin):
+    id = "Fragile"
+    settings: Limits
+
+    async def on_settings_changed(self, change: Change[Limits]) -> None:
+        raise ValueError("the hook")
+
+
+@Fragile.topic("Numbers")
+class Numbers(Handler[Fragile]):
+    async def handle(self, message: Message[int]) -> None:
+        raise ValueError(f"number {message.payload}")
+
+
+@Fragile.command("divide")
+class Divide(Handler[Fragile]):
+    async def handle(self, message: Message[dict[str, int]]) -> int:
+        if message.payload["by"] == 1:
+            raise Rejected("no need")
+        return 1 // message.payload["by"]
+
+
+@Fragile.topic("Slow")
+class Slow(Handler[Fragile]):
+    timeout = 0.01
+
+    async def handle(self, message: Message[bytes]) -> None:
+        await anyio.sleep(20)
+
+
+@Fragile.topic("Thread")
+class Thread(Handler[Fragile]):
+    def handle(self, message: Message[bytes]) -> None:
+        raise ValueError("in a thread")
+
+
+async def run(do: Callable[[Hosted[Fragile]], Awaitable[object]], **options: Any) -> None:
+    """Run a test body that does not look at what failed, after which nothing is under way."""
+    async with hosted(Fragile, **options) as host:
+        await do(host)
+        await anyio.wait_all_tasks_blocked()
+
+
+async def test_what_failed_can_be_looked_at_in_order_with_its_handler_and_then_fails_nothing() -> None:
+    async with hosted(Fragile) as host:
+        assert host.errors == []
+        await host.publish("Numbers", 7)
+        await host.until_errors()
+        await host.publish("Numbers", b"seven")
+        await host.until_errors(2)
+        await host.change_setting("limit", 6)
+        assert not (await host.command("divide", by=0))["ok"]
+        await host.publish("Slow", b"")
+        assert [(one.name, one.topic, type(one.error)) for one in await host.until_errors(5)] == [
+            ("Numbers", "Fragile/Numbers", ValueError),
+            ("Numbers", "Fragile/Numbers", PayloadMismatch),
+            ("on_settings_changed", None, ValueError),
+            ("Divide", "Fragile/Commands/divide", ZeroDivisionError),
+            ("Slow", "Fragile/Slow", TimeoutError),
+        ]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)  # the clock on trio does not wait for threads
+async def test_what_a_thread_raised_counts() -> None:
+    async with hosted(Fragile) as host:
+        await host.publish("Thread", b"")
+        [failed] = await host.until_errors()
+    assert str(failed) == "Thread on 'Fragile/Thread': ValueError: in a thread"
+
+
+async def test_what_failed_unseen_fails_the_test_at_the_end() -> None:
+    with pytest.raises(AssertionError) as caught:
+        await run(lambda host: host.publish("Numbers", 7))
+    assert str(caught.value) == (
+        "1 failure(s) in the plugin that the test has not looked at:\n"
+        "  Numbers on 'Fragile/Numbers': ValueError: number 7\n"
+        "Where they are meant, look at host.errors before the block ends, or pass strict=False."
+    )
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+async def test_several_failures_come_together() -> None:
+    async def do(host: Hosted[Fragile]) -> None:
+        await host.publish("Numbers", 7)
+        await host.command("divide", by=0)
+
+    with pytest.raises(AssertionError, match=r"2 failure\(s\)") as caught:
+        await run(do)
+    assert isinstance(caught.value.__cause__, ExceptionGroup)
+
+
+async def test_what_fails_after_the_look_is_unseen() -> None:
+    async def do(host: Hosted[Fragile]) -> None:
+        assert host.errors == []
+        await host.publish("Numbers", 7)
+
+    with pytest.raises(AssertionError, match=r"1 failure\(s\)"):
+        await run(do)
+
+
+async def test_who_is_not_strict_passes() -> None:
+    await run(lambda host: host.publish("Numbers", 7), strict=False)
+
+
+async def test_a_no_whose_reason_the_caller_was_told_is_no_failure() -> None:
+    async with hosted(Fragile) as host:
+        assert (await host.command("divide", by=1))["error"] == "no need"
+        assert not (await host.command("divide", by="one"))["ok"]
+
+
+async def test_a_test_that_fails_itself_is_told_of_them_in_a_note() -> None:
+    async def do(host: Hosted[Fragile]) -> None:
+        assert (await host.command("divide", by=0))["ok"]
+
+    with pytest.raises(AssertionError) as caught:
+        await run(do)
+    [note] = caught.value.__notes__
+    assert note.startswith("In the plugin failed:\n  Divide on 'Fragile/Commands/divide': ZeroDivisionError: ")
+
+
+async def test_methods_that_run_by_themselves_count() -> None:
+    class Restless(Plugin):
+        id = "Restless"
+
+        @every(seconds=0.01)
+        async def sweep(self) -> None:
+            raise ValueError("the tick")
+
+        @background()
+        async def watch(self) -> None:
+            raise ValueError("the background")
+
+    async with hosted(Restless) as host:
+        assert {one.name for one in await host.until_errors(2)} == {"sweep", "watch"}
+        await host.stop()
+        assert host.errors
+
+
+async def test_of_two_plugins_each_has_its_own_failures() -> None:
+    async with hosted(Fragile) as one, hosted(DiskWatch) as other:
+        await one.publish("Numbers", 7)
+        assert len(await one.until_errors()) == 1
+        assert other.errors == []

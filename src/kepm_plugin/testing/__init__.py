@@ -6,10 +6,11 @@
         assert answer["ok"]
 
 Everything but the two adapters is the real thing: routing, decoding, lanes, answers, settings, logs. It runs on asyncio
-and on trio.
+and on trio. A failure in the plugin that the test does not look at fails the test, see `Hosted.errors`.
 """
 
+from ._failures import Failed
 from ._hosted import Hosted, MemoryAgent, hosted
 from ._memory import MemoryBroker
 
-__all__ = ["Hosted", "MemoryAgent", "MemoryBroker", "hosted"]
+__all__ = ["Failed", "Hosted", "MemoryAgent", "MemoryBroker", "hosted"]

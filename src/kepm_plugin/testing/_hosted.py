@@ -34,6 +34,7 @@ from kepm_plugin.settings import Settings, fields_of
 from kepm_plugin.store import memory_store, open_store
 from kepm_plugin.topics import Router, matches
 
+from ._failures import Failed, Failures, complaint
 from ._memory import MemoryBroker
 
 P = TypeVar("P", bound=Plugin)
@@ -96,14 +97,39 @@ class Hosted(Generic[P]):
         self._more = anyio.Event()
         self._ended = anyio.Event()
         self._scope = anyio.CancelScope(shield=True)
+        self.failures = Failures(self._changed)
         self.outcome: Outcome | None = None
         """How the run ended, after `stop()`."""
         broker.watch(self._saw)
+        commands = [route.filter for route in serving.declarations.handlers if route.response is not None]
+        self.failures.is_command = lambda topic: any(matches(one, topic) for one in commands)
 
     @property
     def plugin(self) -> P:
         """The running plugin."""
         return cast("P", self._serving.plugin)
+
+    @property
+    def errors(self) -> list[Failed]:
+        """What failed in the plugin so far, in order; once looked at, it does not fail the test.
+
+        That is what handlers, ticks, background methods and hooks raised, a handler's timeout, and a message whose
+        payload did not fit. A `Rejected` is no failure, nor is a command that does not fit: its caller was told why.
+        """
+        return self.failures.look()
+
+    async def until_errors(self, count: int = 1) -> list[Failed]:
+        """Wait until so many things failed in the plugin, and return them as `errors` does.
+
+        Raises:
+            NoAnswer: They did not.
+        """
+
+        def enough() -> list[Failed] | None:
+            found = self.errors
+            return found if len(found) >= count else None
+
+        return await self._until(enough, lambda: f"only {len(self.errors)} of {count} failure(s)")
 
     async def command(self, command: str, payload: object = None, /, **fields: object) -> dict[str, Any]:
         """Send a command and return its answer: `{"ok": True, "result": …}` or `{"ok": False, "error": …}`.
@@ -166,7 +192,8 @@ class Hosted(Generic[P]):
         """
         _check_keys(self._serving.declarations.settings_type, (key,))
         self.agent.stored[key] = _text(value)
-        await self._serving.settings.refresh()
+        with self.failures.here():
+            await self._serving.settings.refresh()
 
     async def lose_link(self) -> None:
         """Cut the plugin's connection, and return when it serves again.
@@ -194,7 +221,7 @@ class Hosted(Generic[P]):
         Shielded, so that it is asked to stop and not cut off where the test is cancelled, or fails.
         """
         try:
-            with self._scope:
+            with self._scope, self.failures.here():
                 self.outcome = await self._serving.run()
         finally:
             self._ended.set()
@@ -212,6 +239,9 @@ class Hosted(Generic[P]):
 
     def _saw(self, publication: Publication) -> None:
         self._seen.append(publication)
+        self._changed()
+
+    def _changed(self) -> None:
         self._more.set()
         self._more = anyio.Event()
 
@@ -247,20 +277,30 @@ class Hosted(Generic[P]):
 
 @asynccontextmanager
 async def hosted(
-    plugin: type[P], *, settings: Mapping[str, Setting] | None = None, data_dir: Path | None = None
+    plugin: type[P],
+    *,
+    settings: Mapping[str, Setting] | None = None,
+    data_dir: Path | None = None,
+    strict: bool = True,
 ) -> AsyncGenerator[Hosted[P]]:
     """Run a plugin in memory while the context is open; it has subscribed when the context begins.
+
+    At the end the plugin is asked to stop. A test that fails does so with its own error, and the plugin has one second
+    to stop. One that passes fails all the same when something failed in the plugin that the test has not looked at, see
+    `Hosted.errors`: a handler that raised must not leave a test green.
 
     Args:
         plugin: The class, with all its handlers registered.
         settings: What the plugin's file holds, by key at the agent.
         data_dir: Keeps the journal in files there; in memory unless given.
+        strict: False lets the test pass whatever failed in the plugin.
 
     Raises:
         TypeError: `plugin` is no plugin class.
         UsageError: `settings` has a key that the plugin does not declare.
         PluginDefinitionError: The plugin's declarations are wrong.
         SettingsError: `settings` breaks a rule of the plugin's settings.
+        AssertionError: At the end, where `strict`: what failed in the plugin unseen.
     """
     given: object = plugin
     if not (isinstance(given, type) and issubclass(given, Plugin)):
@@ -298,18 +338,24 @@ async def hosted(
         body: BaseException | None = None
         error: BaseException | None = None
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(host.run, name="kepm.hosted")
-                passed = False
-                try:
-                    await serving.uplink.serving.wait()
-                    yield host
-                    passed = True
-                finally:
-                    body = None if passed else sys.exc_info()[1]
-                    host.end(failed=not passed)
+            with host.failures.collecting():
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(host.run, name="kepm.hosted")
+                    passed = False
+                    try:
+                        await serving.uplink.serving.wait()
+                        yield host
+                        passed = True
+                    finally:
+                        body = None if passed else sys.exc_info()[1]
+                        host.end(failed=not passed)
         except BaseExceptionGroup as group:
             error = _told(body, group)
+        unseen = host.failures.unseen() if strict else ()
+        if error is None and unseen:
+            error = complaint(unseen)
+        elif error is not None and error is body and unseen:
+            error.add_note("\n".join(["In the plugin failed:", *(f"  {one}" for one in unseen)]))
         if error is not None:  # Here, where it keeps the context that it has.
             raise error
 
