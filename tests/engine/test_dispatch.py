@@ -389,6 +389,14 @@ async def test_a_rejected_command_is_answered_with_the_reason_and_nothing_is_bur
     assert (bench.reasons(), store.unfinished_count(), bench.dispatcher.counters.rejected) == ([], 0, 1)
 
 
+async def test_a_reason_is_answered_and_stored_without_secrets(store: Store) -> None:
+    bench = Bench(commanding(raising(Rejected("401 for u:hunter2@host"))), store)
+    async with bench.serving():
+        bench.send("P/Commands/scan")
+        assert (await bench.answer())["error"] == "401 for u:***@host"
+    assert b"hunter2" not in store.kept()[0][1].payload
+
+
 async def test_a_reason_that_is_no_unicode_is_told_as_far_as_it_goes(store: Store) -> None:
     bench = Bench(commanding(raising(Rejected("no file caf\udce9"))), store)
     async with bench.serving():

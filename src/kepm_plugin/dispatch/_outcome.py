@@ -34,7 +34,7 @@ UNWRITTEN_BYTES = 16 * 2**20
 """Bytes of the dead letters among them, likewise."""
 
 DETAILS = 20_000
-"""Characters of a dead letter's details, which are mostly a traceback."""
+"""Characters of a dead letter's details, which are mostly a traceback, and of the reason in an answer."""
 
 
 @dataclass(slots=True)
@@ -208,8 +208,8 @@ class Outcomes:
             work.acknowledge([work.received.mid])
 
     def _no(self, received: Received, correlation: object, error: str) -> bytes:
-        # A reason may quote a file's name, which need not be Unicode.
-        text = error.encode("utf-8", "replace").decode()
+        # A reason may quote a file's name, which need not be Unicode, or a secret; answers are stored until they are sent.
+        text = self._redact(error, DETAILS).encode("utf-8", "replace").decode()
         return encode_json(self._contract.answer_error(_echoed(correlation, received), text))
 
     def _response(self, lane: Lane, work: Work, payload: bytes) -> Publication | None:
