@@ -208,7 +208,7 @@ class Outcomes:
             work.acknowledge([work.received.mid])
 
     def _no(self, received: Received, correlation: object, error: str) -> bytes:
-        # A reason may quote a file's name, which need not be Unicode, or a secret; answers are stored until they are sent.
+        # A reason may quote a secret, and answers are stored until they are sent; or a name that is no Unicode.
         text = self._redact(error, DETAILS).encode("utf-8", "replace").decode()
         return encode_json(self._contract.answer_error(_echoed(correlation, received), text))
 
