@@ -243,7 +243,11 @@ ANNOTATIONS = [
     list[Model], StrictModel, Model | None, str | None, Literal["a"],
 ]  # fmt: skip
 DECODERS: list[Callable[[bytes], Any]] = [decoder(one) for one in ANNOTATIONS]
-TAKERS: list[Callable[[bytes], Decoded]] = [command_decoder(one, FIELD) for one in ANNOTATIONS]
+OBJECTS = [
+    bytes, str, None, dict[str, object], dict[int, str], object, Point, Strict, Tree, Circle | Square, Box[int],
+    Checked, Scan, Question, Model, StrictModel, Model | None, str | None,
+]  # fmt: skip
+TAKERS: list[Callable[[bytes], Decoded]] = [command_decoder(one, FIELD) for one in OBJECTS]
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
@@ -323,6 +327,14 @@ def test_a_command_s_type_does_not_name_the_correlation_id_itself(annotation: An
     command_decoder(annotation, "requestId")
 
 
+@pytest.mark.parametrize(
+    "annotation", [int, bool, list[int], tuple[int, str], datetime, Severity, list[Model]], ids=str
+)
+def test_a_command_is_an_object(annotation: Any) -> None:
+    with pytest.raises(BadPayload, match="cannot be the payload of a command, which is a JSON object; use a dataclass"):
+        command_decoder(annotation, FIELD)
+
+
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 
@@ -382,7 +394,8 @@ def test_a_command_without_correlation_id_is_decoded_like_any_message(value: obj
     if isinstance(value, dict) and FIELD in value:
         del value[FIELD]
     payload = json.dumps(value).encode()
-    for annotation, decode, take in zip(ANNOTATIONS, DECODERS, TAKERS, strict=True):
+    for annotation, take in zip(OBJECTS, TAKERS, strict=True):
+        decode = DECODERS[ANNOTATIONS.index(annotation)]
         if annotation is not None:
             taken = _outcome(take, payload)
             assert (taken.value if isinstance(taken, Decoded) else taken) == _outcome(decode, payload)

@@ -134,6 +134,12 @@ def test_a_subclass_adds_to_its_bases_and_constants_are_no_settings() -> None:
         ({"x": setting(pattern="a")}, {"x": list[str]}, "takes no pattern"),
         ({"x": setting(pattern="(")}, {"x": str}, "no regular expression"),
         ({"x": setting(default=1)}, {}, "Sample.x has no annotation"),
+        (
+            {"limit": 5},
+            {},
+            "Sample.limit has no annotation, so it is no setting; write `limit: int = ...`, or `ClassVar`",
+        ),
+        ({"folder": Path("/etc")}, {}, "Sample.folder has no annotation"),
         ({"x": dataclasses.field(default=1)}, {"x": int}, "dataclasses.field(); use setting()"),
         ({}, {"_x": int}, "Sample._x is not free"),
         ({}, {"parse": int}, "Sample.parse is not free"),

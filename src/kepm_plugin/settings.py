@@ -8,6 +8,8 @@ import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
+from enum import Enum
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import (
     Any,
@@ -51,6 +53,9 @@ REFUSED_KEYS: Final = frozenset(
     | {"requiresmonitoring", "autorestart", STATUS, REVERT}
 )
 """Fields of a plugin's JSON, where settings stand beside them (Plugin Guide), and paths of the settings API."""
+
+_PLAIN: Final = (str, int, float, list, tuple, dict, PurePath, Enum)
+"""Values that look like a default."""
 
 _OPTIONS: Final = "kepm_plugin.setting"  # where a dataclass field keeps what `setting()` was given
 
@@ -247,6 +252,9 @@ def _declared(cls: type[Settings], *, reserved: bool) -> tuple[SettingField, ...
             raise _wrong(cls, name, "is the framework's", "override validate()")
         if name not in own and (isinstance(value, Field) or name in inherited):
             raise _wrong(cls, name, "has no annotation, so it is no setting", f"write `{name}: <type> = ...`")
+        if name not in hints and not name.startswith("_") and isinstance(value, _PLAIN):
+            remedy = f"write `{name}: {body[name].__class__.__name__} = ...`, or `ClassVar` where it is constant"
+            raise _wrong(cls, name, "has no annotation, so it is no setting", remedy)
     for name in own:
         if name.startswith("_") or hasattr(Settings, name):
             raise _wrong(

@@ -127,6 +127,74 @@ def test_handlers_are_registered_on_a_class_of_one_s_own() -> None:
         assert str(caught.value) == "Plugin itself has no handlers; register them on your own subclass of it"
 
 
+# --- what registers nothing -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("written", ["command('scan')", "topic('Events')"])
+def test_a_registration_without_a_class_is_refused(plugin: Define, handler: Define, written: str) -> None:
+    worker = plugin()
+    decorator, text = written.removesuffix("')").split("('")
+    registration = getattr(worker, decorator)(text)
+    heir = plugin(worker)
+    for kind in (worker, heir):
+        with pytest.raises(PluginDefinitionError) as caught:
+            kind.declarations()
+        assert str(caught.value) == (
+            f"Worker.{written} stands alone and registers nothing; write '@Worker.{written}' right above a handler "
+            "class"
+        )
+    registration(handler())
+    worker.declarations()
+
+
+FORGETFUL = """
+    import abc
+    from kepm_plugin import Handler, Message, Plugin
+
+    class Worker(Plugin):
+        id = "MyWorker"
+
+    class Other(Plugin):
+        id = "Other"
+
+    class Shared(Handler[Worker]):
+        async def handle(self, message: Message[bytes]) -> None: ...
+
+    @Worker.topic("Used")
+    class Used(Shared): ...
+
+    class Forgotten(Handler[Worker]):
+        async def handle(self, message: Message[bytes]) -> None: ...
+
+    class Abstract(Handler[Worker], abc.ABC):
+        @abc.abstractmethod
+        async def handle(self, message: Message[bytes]) -> None: ...
+
+    class Unfinished(Handler[Worker]): ...
+
+    class OfAnother(Handler[Other]):
+        async def handle(self, message: Message[bytes]) -> None: ...
+
+    def make():
+        class Local(Handler[Worker]):
+            async def handle(self, message: Message[bytes]) -> None: ...
+        return Local
+
+    local = make()
+"""
+
+
+def test_a_handler_without_its_decorator_is_warned_of(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    write("forgetful", FORGETFUL)
+    importlib.import_module("forgetful").Worker.declarations()
+    assert [record.getMessage() for record in caplog.records] == [
+        (
+            "forgetful.Forgotten is a handler of Worker but takes no topic; write '@Worker.command(…)' or "
+            "'@Worker.topic(…)' above it"
+        )
+    ]
+
+
 # --- two handlers for one message -------------------------------------------------------------------------------------
 
 
@@ -147,8 +215,21 @@ def test_two_handlers_on_one_topic_are_refused(plugin: Define, handler: Define, 
 
 def test_a_command_and_its_topic_clash(plugin: Define, handler: Define) -> None:
     worker = plugin()
-    worker.command("scan")(handler(__qualname__="First"))
-    assert "Scan and First both take 'Commands/scan'" in refusal(worker, handler(), "Commands/scan")
+    worker.command("{verb}")(handler(__qualname__="First"))
+    assert "Scan and First both take 'Commands/{name}'" in refusal(worker, handler(), "Commands/{name}")
+
+
+@pytest.mark.parametrize("topic", ["Commands/scan", "Responses/scan", "commands/scan"])
+def test_one_command_is_no_topic(plugin: Define, handler: Define, topic: str) -> None:
+    assert refusal(plugin(), handler(), topic) == (
+        f"Scan: topic({topic!r}) would get no answer sent; write command('scan'), which takes 'Commands/scan' and "
+        "answers on 'Responses/scan'"
+    )
+
+
+def test_all_commands_can_be_a_topic_whose_handler_answers_none(plugin: Define, handler: Define) -> None:
+    for number, topic in enumerate(("Commands/{verb}", "Commands/{rest:path}", "Commands")):
+        plugin(id=f"W{number}").topic(topic)(handler())
 
 
 def test_a_topic_with_a_leading_slash_is_another_one(plugin: Define, handler: Define) -> None:
@@ -312,6 +393,16 @@ def test_a_handler_is_made_with_the_plugin_alone(plugin: Define, handler: Define
         assert said.endswith("; write 'def __init__(self, plugin)' and call 'super().__init__(plugin)'")
 
 
+def test_a_handler_that_does_not_call_super_has_its_plugin_all_the_same(plugin: Define, handler: Define) -> None:
+    def init(self: Any, plugin: Any) -> None:
+        self.before = self.plugin
+
+    worker, kind = plugin(), handler(__init__=init)
+    worker.topic("Events")(kind)
+    running = worker()
+    assert kind(running).plugin is kind(running).before is running
+
+
 def test_an_abstract_handler_is_refused(plugin: Define) -> None:
     class Base(Handler[Any], abc.ABC):
         @abc.abstractmethod
@@ -445,6 +536,17 @@ def test_a_payload_type_is_read_from_the_annotation(plugin: Define, handler: Def
     worker.topic("x")(handler(handle=handle))
     assert worker.declarations().handlers[0].payload_type == (type(None) if payload is None else payload)
     assert not spec_of(worker).is_async
+
+
+@pytest.mark.parametrize("payload", [int, float, bool, list[str], tuple[int, ...], list[int] | int])
+def test_a_command_takes_an_object(plugin: Define, handler: Define, payload: Any) -> None:
+    async def handle(self: Any, message: Any) -> None: ...
+
+    handle.__annotations__["message"] = Message[payload]
+    said = refusal(plugin(), handler(handle=handle), command="scan")
+    assert said.startswith("Scan.handle: ")
+    assert "cannot be the payload of a command, which is a JSON object; use a dataclass" in said
+    plugin().topic("Events")(handler(handle=handle))
 
 
 def test_a_command_s_type_leaves_the_correlation_id_alone(plugin: Define, handler: Define) -> None:

@@ -1,8 +1,8 @@
 """The class statement of a plugin: what it may say, and what it is told when it says something else."""
 
 import re
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import new_class
 from typing import Any
 
@@ -242,19 +242,53 @@ def test_a_lifespan_without_its_decorator_is_refused(plugin: Define) -> None:
 
     async def coroutine(self: Any) -> None: ...
 
-    for lifespan in (generator, coroutine):
+    def plain(self: Any) -> None: ...
+
+    def sync_generator(self: Any) -> Generator[None]:
+        yield
+
+    async def with_argument(self: Any, more: str) -> AsyncGenerator[None]:
+        yield
+
+    without_yield: Any = coroutine
+    wrong = (generator, coroutine, plain, sync_generator, contextmanager(sync_generator), None)
+    for lifespan in (*wrong, asynccontextmanager(without_yield), asynccontextmanager(with_argument)):
         with pytest.raises(PluginDefinitionError) as caught:
             plugin(lifespan=lifespan)
         assert str(caught.value) == (
-            "Worker.lifespan is no context manager; write '@asynccontextmanager' above it, and one 'yield' in it"
+            "Worker.lifespan is no async context manager; write '@asynccontextmanager' above 'async def lifespan(self)"
+            "', and one 'yield' in it"
         )
     plugin(lifespan=asynccontextmanager(generator))
+
+
+def test_a_lifespan_may_return_what_another_function_makes(plugin: Define) -> None:
+    @asynccontextmanager
+    async def opened() -> AsyncGenerator[None]:
+        yield
+
+    def lifespan(self: Any) -> AbstractAsyncContextManager[None]:
+        return opened()
+
+    plugin(lifespan=lifespan)
 
 
 @pytest.mark.parametrize("name", ["on_settings_changed", "on_reconnect"])
 def test_a_hook_that_does_not_await_is_refused(plugin: Define, name: str) -> None:
     with pytest.raises(PluginDefinitionError, match=f"Worker.{name} must be 'async def {name}"):
         plugin(**{name: lambda self, change: None})  # pyright: ignore[reportUnknownLambdaType]
+
+
+def test_a_hook_takes_what_it_is_told(plugin: Define) -> None:
+    async def nothing(self: Any) -> None: ...
+
+    async def more(self: Any, one: Any, other: Any) -> None: ...
+
+    for hook in (nothing, more):
+        for name, argument in (("on_settings_changed", "change"), ("on_reconnect", "gap")):
+            with pytest.raises(PluginDefinitionError) as caught:
+                plugin(**{name: hook})
+            assert str(caught.value) == f"Worker.{name} must be 'async def {name}(self, {argument})'"
 
 
 def test_hooks_can_be_overridden(plugin: Define) -> None:
@@ -310,6 +344,34 @@ def test_settings_of_another_kind_are_refused(plugin: Define, annotation: object
         PluginDefinitionError, match=r"Worker\.settings is annotated as .*; make that a subclass of Set"
     ):
         worker.declarations()
+
+
+def test_settings_under_another_name_are_refused(plugin: Define) -> None:
+    worker = plugin(__annotations__={"setting": WorkerSettings})
+    with pytest.raises(PluginDefinitionError) as caught:
+        worker.declarations()
+    assert str(caught.value) == (
+        "Worker.setting is annotated with settings, which are read from 'settings' alone; write 'settings: "
+        "WorkerSettings'"
+    )
+    plugin(__annotations__={"settings": WorkerSettings, "before": WorkerSettings}).declarations()
+
+
+def test_a_publisher_that_is_only_annotated_is_refused(plugin: Define) -> None:
+    worker = plugin(__annotations__={"alarms": Publisher[str]})
+    with pytest.raises(PluginDefinitionError) as caught:
+        worker.declarations()
+    assert str(caught.value) == (
+        "Worker.alarms is only annotated, so there is no Publisher; write 'alarms = Publisher[str](\"…\")' with its "
+        "topic"
+    )
+    plugin(alarms=Publisher[str]("Alarms"), __annotations__={"alarms": Publisher[str]}).declarations()
+    with pytest.raises(PluginDefinitionError, match="there is no Publisher"):
+        plugin(__annotations__={"alarms": Publisher}).declarations()
+
+
+def test_annotations_of_one_s_own_are_free(plugin: Define) -> None:
+    plugin(__annotations__={"client": "OnlyForTheCheckers", "count": int, "names": list[str]}).declarations()
 
 
 def test_an_abstract_plugin_does_not_run() -> None:

@@ -26,27 +26,27 @@ PERIOD = "give one period above 0, as in every(minutes=5) or every(setting='poll
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "period"),
     [
-        (lambda: every(), f"every(): the period is 0 seconds; {PERIOD}"),
-        (lambda: every(seconds=0), f"every(): the period is 0 seconds; {PERIOD}"),
-        (lambda: every(seconds=-5), f"every(): the period is -5 seconds; {PERIOD}"),
-        (lambda: every(hours=float("inf")), f"every(): the period is inf seconds; {PERIOD}"),
-        (lambda: every(seconds=5, setting="poll"), f"every(): the period is 5 seconds; {PERIOD}"),
+        (lambda: every(), 0),
+        (lambda: every(seconds=0), 0),
+        (lambda: every(seconds=-5), -5),
+        (lambda: every(hours=float("inf")), float("inf")),
+        (lambda: every(seconds=5, setting="poll"), 5),
     ],
     ids=["none", "zero", "negative", "never", "two"],
 )  # fmt: skip
-def test_a_tick_has_one_period(make: Callable[[], object], said: str) -> None:
-    assert refusal(make) == said
+def test_a_tick_has_one_period(make: Callable[[], Any], period: float) -> None:
+    assert refusal(lambda: make()(method)) == f"method: every() has a period of {period!r} seconds; {PERIOD}"
 
 
 def test_decorators_are_called_and_take_names() -> None:
     bare: Any = every
-    assert refusal(lambda: bare(method)) == f"every() takes its period by name; {PERIOD}"
-    assert refusal(lambda: bare(5)) == f"every() takes its period by name; {PERIOD}"
+    assert refusal(lambda: bare(method)) == f"method: every() takes its period by name; {PERIOD}"
+    assert refusal(lambda: bare(5)(method)) == f"method: every() takes its period by name; {PERIOD}"
     bare = background
     assert refusal(lambda: bare(method)) == (
-        "background() needs its parentheses; write '@background()' above the method"
+        "method: background() needs its parentheses; write '@background()' above the method"
     )
 
 
@@ -130,4 +130,16 @@ def test_the_setting_of_a_period_is_a_number(plugin: Define, name: str) -> None:
     assert refusal(worker.declarations) == (
         f"Worker.sweep: every(setting={name!r}) names no number in WorkerSettings; declare it there, as in "
         f"'{name}: float = setting(default=60.0, gt=0)'"
+    )
+
+
+@pytest.mark.parametrize("default", [0, -1.5])
+def test_the_default_of_a_period_is_one(plugin: Define, default: float) -> None:
+    async def sweep(self: Any) -> None: ...
+
+    kind: Any = type("Own", (Settings,), {"poll": default, "__annotations__": {"poll": float}})
+    worker = plugin(__annotations__={"settings": kind}, sweep=every(setting="poll")(sweep))
+    assert refusal(worker.declarations) == (
+        f"Worker.sweep: Own.poll has the default {default if default else 0.0!r}, which is no period; give seconds "
+        "above 0"
     )

@@ -41,8 +41,12 @@ class Clean(Handler[DiskWatch]):
         return message.params["disk"]
 
 
-@DiskWatch.topic("Commands/legacy")
-class Legacy(Handler[DiskWatch]):
+class Silent(Plugin):
+    id = "Silent"
+
+
+@Silent.topic("Commands/{verb}")
+class Legacy(Handler[Silent]):
     async def handle(self, message: Message[None]) -> None: ...
 
 
@@ -78,9 +82,13 @@ async def test_an_unknown_command_fails_at_once_with_the_commands_there_are(comm
         assert str(caught.value) == (
             f"no handler takes 'DiskWatch/Commands/{command}'; its commands: check, wait, clean/{{disk}}{near}"
         )
-        with pytest.raises(UsageError, match="Legacy takes 'DiskWatch/Commands/legacy' without an answer"):
-            await host.command("legacy")
         assert (await host.command("clean/sda"))["result"] == "sda"
+
+
+async def test_a_command_that_is_a_topic_has_no_answer_to_wait_for() -> None:
+    async with hosted(Silent) as host:
+        with pytest.raises(UsageError, match="Legacy takes 'Silent/Commands/legacy' without an answer; use publish"):
+            await host.command("legacy")
 
 
 class Limits(Settings):

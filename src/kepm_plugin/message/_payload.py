@@ -23,6 +23,12 @@ _TYPES: Final = "bytes, str, JSON types, a dataclass, a TypedDict, a msgspec.Str
 _REASON_LENGTH: Final = 500  # of what does not fit, which may quote the payload
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
+_SCALARS: Final = ("Int", "Float", "Bool", "Str", "Bytes", "ByteArray", "DateTime", "Date", "Time", "TimeDelta", "UUID")
+_NO_OBJECT: Final = tuple(
+    getattr(msgspec.inspect, f"{name}Type")
+    for name in (*_SCALARS, "Decimal", "List", "Set", "FrozenSet", "VarTuple", "Tuple", "Enum", "Literal")
+)
+
 
 def decoder(annotation: Any) -> Decode:
     """Return a function from raw bytes to `annotation`.
@@ -46,14 +52,20 @@ def decoder(annotation: Any) -> Decode:
 def command_decoder(annotation: Any, field: str) -> Callable[[bytes], Decoded]:
     """Return a decoder that first takes the correlation id, property `field`, out of a JSON object.
 
-    An empty payload counts as `{}`, and `{}` as `None` where that is asked for: a command without arguments.
+    A command is an object, since the id travels in it; `bytes` and `str` take its text as it came, id included. An
+    empty payload counts as `{}`, and `{}` as `None` where that is asked for: a command without arguments.
 
     Raises:
-        BadPayload: No payload can be decoded to the annotation, or it has the property `field` itself.
+        BadPayload: No payload can be decoded to the annotation, no object can, or it has the property `field` itself.
     """
     decode = decoder(annotation)
     if annotation is bytes or annotation is str:
         return lambda payload: Decoded(decode(payload), correlation_of(payload, field))
+    if not _takes_object(annotation):
+        raise BadPayload(
+            f"{_name(annotation)} cannot be the payload of a command, which is a JSON object; use a dataclass, a "
+            "TypedDict, dict[str, …] and the like, None where it has no arguments, or bytes"
+        )
     if field in _properties(annotation):
         raise BadPayload(
             f"{_name(annotation)} has the property {field!r}, which is taken out of a command before it is decoded; "
@@ -225,6 +237,14 @@ def _properties(annotation: Any) -> set[str]:
     info = msgspec.inspect.type_info(annotation)
     objects: tuple[Any, ...] = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
     return {field.encode_name for one in objects for field in getattr(one, "fields", ())}
+
+
+def _takes_object(annotation: Any) -> bool:
+    """Tell whether a JSON object, or no arguments at all, can be decoded to it."""
+    if has_pydantic(annotation):
+        return is_pydantic(annotation) or get_origin(annotation) not in (list, tuple, set, frozenset)
+    info = msgspec.inspect.type_info(annotation)
+    return any(not isinstance(one, _NO_OBJECT) for one in getattr(info, "types", (info,)))
 
 
 def _name(annotation: Any) -> str:

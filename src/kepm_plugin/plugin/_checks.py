@@ -2,7 +2,15 @@
 
 import re
 from difflib import get_close_matches
-from inspect import get_annotations, isasyncgenfunction, iscoroutinefunction, isfunction, signature
+from inspect import (
+    get_annotations,
+    isasyncgenfunction,
+    iscoroutinefunction,
+    isfunction,
+    isgeneratorfunction,
+    signature,
+    unwrap,
+)
 from typing import Any, Final
 
 from ..contract import BUILT_IN_PLUGINS, EXECUTION_CONTEXTS, PLATFORMS, REVERT_ALL
@@ -18,6 +26,8 @@ _RESERVED_IDS = {name.casefold() for name in (*BUILT_IN_PLUGINS, REVERT_ALL)}
 
 HOOKS: Final = ("lifespan", "on_settings_changed", "on_reconnect")
 """Methods that an author may override."""
+
+_ARGUMENTS: Final = {"on_settings_changed": "change", "on_reconnect": "gap"}
 
 _SIMILAR: Final = 0.87  # share of common letters: "platform" and "platforms" have 0.94
 
@@ -37,14 +47,34 @@ def check_class(cls: type, attributes: set[str], own: set[str]) -> None:
             check_spelling(where, name, known)
     if "host" in get_annotations(cls):
         raise PluginDefinitionError(f"{where}.host hides what the framework has there; choose another name")
-    lifespan = vars(cls).get("lifespan")
-    if isasyncgenfunction(lifespan) or iscoroutinefunction(lifespan):
+    if "lifespan" in vars(cls) and not _is_lifespan(vars(cls)["lifespan"]):
         raise PluginDefinitionError(
-            f"{where}.lifespan is no context manager; write '@asynccontextmanager' above it, and one 'yield' in it"
+            f"{where}.lifespan is no async context manager; write '@asynccontextmanager' above 'async def "
+            "lifespan(self)', and one 'yield' in it"
         )
-    for name in HOOKS[1:]:
-        if name in vars(cls) and not iscoroutinefunction(vars(cls)[name]):
-            raise PluginDefinitionError(f"{where}.{name} must be 'async def {name}(self, …)'")
+    for name, argument in _ARGUMENTS.items():
+        hook = vars(cls).get(name)
+        if name in vars(cls) and not (iscoroutinefunction(hook) and _takes(hook, 2)):
+            raise PluginDefinitionError(f"{where}.{name} must be 'async def {name}(self, {argument})'")
+
+
+def _is_lifespan(value: Any) -> bool:
+    """Tell whether it may be one; a method without a decorator may still return one, and says so."""
+    if not isfunction(value) or not _takes(value, 1):
+        return False
+    written = unwrap(value)
+    if written is not value:
+        return isasyncgenfunction(written) or not (isgeneratorfunction(written) or iscoroutinefunction(written))
+    says = str(get_annotations(value).get("return"))
+    return "AsyncContextManager" in says and not (isasyncgenfunction(value) or iscoroutinefunction(value))
+
+
+def _takes(function: Any, count: int) -> bool:
+    try:
+        signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
 
 
 def check_spelling(where: str, name: str, known: tuple[str, ...]) -> None:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..contract import LOGGER_TOPIC, RESPONSES_LEVEL, link_topic, status_topic
 from ..errors import PluginDefinitionError, TopicClash
-from ..settings import Settings, fields_of
+from ..settings import MISSING, Settings, fields_of
 from ..topics import Pattern, overlap, widest
 from ._annotations import annotated, namespace
 from ._handler import HandlerSpec
+from ._leftovers import check_leftovers
 from ._patterns import check_owner, declared, texts
 from ._publish import Declared, Publisher, Request
-from ._schedule import Background, Every, scheduled
+from ._schedule import Background, Every, is_seconds, scheduled
 
 if TYPE_CHECKING:
     from ._plugin import Plugin
@@ -81,6 +82,7 @@ def declare(plugin: "type[Plugin]") -> Declarations:
     if plugin.is_abstract():
         raise PluginDefinitionError(f"{plugin.__name__} is abstract; run a class that inherits from it and has an id")
     import_modules(plugin)
+    check_leftovers(plugin, has_settings=settings_type(plugin) is not Settings)
     for attribute in _attributes(plugin, Declared):
         attribute.check(plugin)
     handlers = tuple(_resolve(plugin, spec) for spec in plugin.handler_specs())
@@ -238,11 +240,18 @@ def _check_own_topics(
 
 def _schedule(plugin: "type[Plugin]") -> tuple[Every | Background, ...]:
     found, settings = tuple(scheduled(plugin)), settings_type(plugin)
-    numbers = {field.name for field in fields_of(settings) if field.kind.base in (int, float)}
+    numbers = {field.name: field.default for field in fields_of(settings) if field.kind.base in (int, float)}
     for one in found:
         if isinstance(one, Every) and one.setting is not None and one.setting not in numbers:
             raise PluginDefinitionError(
                 f"{plugin.__name__}.{one.name}: every(setting={one.setting!r}) names no number in {settings.__name__}; "
                 f"declare it there, as in '{one.setting}: float = setting(default=60.0, gt=0)'"
             )
+        if isinstance(one, Every) and one.setting is not None:
+            default = numbers[one.setting]
+            if default is not MISSING and default is not None and not is_seconds(default):
+                raise PluginDefinitionError(
+                    f"{plugin.__name__}.{one.name}: {settings.__name__}.{one.setting} has the default {default!r}, "
+                    "which is no period; give seconds above 0"
+                )
     return found

@@ -4,7 +4,7 @@ import inspect
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any, ClassVar, Generic, Literal, Never, NoReturn, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Never, NoReturn, TypeVar, get_args, get_origin
 
 from ..contract import ASSUMED
 from ..errors import BadPayload, PluginDefinitionError
@@ -49,6 +49,14 @@ class Handler(Generic[P]):
     """A parameter of the topic: order is kept for each of its values, and values run in parallel."""
     retained: ClassVar[Literal["handle", "skip"]] = "handle"
     """What to do with a message that the broker had kept from before the subscription."""
+
+    if not TYPE_CHECKING:
+
+        def __new__(cls, plugin: Any = None, *_: Any, **__: Any) -> Any:
+            """Set the plugin already here, so that an `__init__` that does not call `super()` has it, too."""
+            handler = super().__new__(cls)
+            handler.plugin = plugin
+            return handler
 
     def __init__(self, plugin: P) -> None:
         self.plugin = plugin
@@ -155,7 +163,7 @@ def _check_made(kind: type[Handler[Any]]) -> None:
         missing = ", ".join(sorted(vars(kind)["__abstractmethods__"]))
         raise PluginDefinitionError(f"{kind.__qualname__} is abstract: it lacks {missing}; write what is missing")
     try:
-        inspect.signature(kind).bind(None)
+        inspect.signature(kind.__init__).bind(None, None)
     except TypeError as exc:
         raise PluginDefinitionError(
             f"{kind.__qualname__}.__init__ must take the plugin and nothing else ({exc}); write "

@@ -74,11 +74,13 @@ class Plugin:
     """What runs this plugin; the framework's affair."""
 
     _own_handlers: ClassVar[list[HandlerSpec]] = []
+    _pending: ClassVar[list[Registration[Any]]] = []
     _abstract: ClassVar[bool] = True
 
     def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._own_handlers = []
+        cls._pending = []
         cls._abstract = abstract
         check_class(cls, *_NAMES)
         if not abstract:
@@ -126,6 +128,11 @@ class Plugin:
     def add_handler(cls, spec: HandlerSpec) -> None:
         """Keep one checked registration; `topic` and `command` do this."""
         cls._own_handlers.append(spec)
+
+    @classmethod
+    def pending_registrations(cls) -> list[Registration[Any]]:
+        """Return what `topic` and `command` gave and has not been put above a class yet."""
+        return cls._pending
 
     @classmethod
     def declarations(cls) -> Declarations:

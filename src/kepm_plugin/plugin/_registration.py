@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from ..contract import COMMANDS_LEVEL
+from ..contract import COMMANDS_LEVEL, RESPONSES_LEVEL
 from ..errors import PluginDefinitionError, TopicClash
 from ..message import Message
 from ._handler import check_handler
@@ -35,6 +35,9 @@ class Registration(Generic[P_co]):
                 f"{name}: {decorator} needs its text; write '@{owner.__name__}.{decorator}({example})' above the class"
             )
         self._owner, self._text, self._command = owner, text, command
+        self.written = f"{owner.__name__}.{decorator}({text!r})"
+        """As it stands in the code, for messages to people."""
+        owner.pending_registrations().append(self)
 
     # A class is, for the checkers, a function that makes a handler of the plugin: a handler of another one is refused.
     def __call__(self, handler: Callable[[P_co], H], /) -> type[H]:
@@ -44,11 +47,15 @@ class Registration(Generic[P_co]):
             PluginDefinitionError: Topic or handler is wrong; the message has the remedy.
         """
         owner, kind = self._owner, cast("Any", handler)
+        if self in owner.pending_registrations():
+            owner.pending_registrations().remove(self)
         where = getattr(kind, "__qualname__", repr(kind))
         topic = self._text
         if self._command:
             _check_command(where, owner.id, topic)
             topic = f"{COMMANDS_LEVEL}/{topic}"
+        else:
+            _check_topic(where, topic)
         pattern = declared(where, topic, owner)
         spec = check_handler(kind, pattern, self._text if self._command else None, owner)
         own = pattern.filter("{id}").casefold()
@@ -60,6 +67,20 @@ class Registration(Generic[P_co]):
                 )
         owner.add_handler(spec)
         return cast("type[H]", handler)
+
+
+def _check_topic(where: str, topic: str) -> None:
+    """Refuse one command as a topic. One that takes them all, `Commands/{verb}`, may well leave them unanswered."""
+    first, _, rest = topic.partition("/")
+    if (
+        rest
+        and not rest.startswith("{")
+        and first.casefold() in (COMMANDS_LEVEL.casefold(), RESPONSES_LEVEL.casefold())
+    ):
+        raise PluginDefinitionError(
+            f"{where}: topic({topic!r}) would get no answer sent; write command({rest!r}), which takes "
+            f"'{COMMANDS_LEVEL}/{rest}' and answers on '{RESPONSES_LEVEL}/{rest}'"
+        )
 
 
 def _check_command(where: str, plugin_id: str, command: str) -> None:

@@ -40,16 +40,19 @@ def every(
     an attribute of the plugin's settings that holds the period in seconds, read before each wait.
 
     Raises:
-        PluginDefinitionError: No period or two of them, or a method that is not `async def f(self)`.
+        PluginDefinitionError: No period or two of them, or a method that is not `async def f(self)`; where it stands
+            above the method, whose name is in the message.
     """
     remedy = "give one period above 0, as in every(minutes=5) or every(setting='poll_seconds')"
-    if misplaced:
-        raise PluginDefinitionError(f"every() takes its period by name; {remedy}")
     period = seconds + minutes * 60 + hours * 3600
-    if is_seconds(period) is (setting is not None):
-        raise PluginDefinitionError(f"every(): the period is {period!r} seconds; {remedy}")
+    if misplaced and callable(misplaced[0]):  # '@every' without parentheses
+        raise PluginDefinitionError(f"{_where(misplaced[0])}: every() takes its period by name; {remedy}")
 
     def mark(method: M) -> M:
+        if misplaced:
+            raise PluginDefinitionError(f"{_where(method)}: every() takes its period by name; {remedy}")
+        if is_seconds(period) is (setting is not None):
+            raise PluginDefinitionError(f"{_where(method)}: every() has a period of {period!r} seconds; {remedy}")
         _mark(method, Every(_name(method, "every"), period if setting is None else None, setting))
         return method
 
@@ -66,7 +69,10 @@ def background(*misplaced: Never, restart: bool = False) -> Callable[[M], M]:
         PluginDefinitionError: A method that is not `async def f(self)`.
     """
     if misplaced:
-        raise PluginDefinitionError("background() needs its parentheses; write '@background()' above the method")
+        where = _where(misplaced[0])
+        raise PluginDefinitionError(
+            f"{where}: background() needs its parentheses; write '@background()' above the method"
+        )
 
     def mark(method: M) -> M:
         _mark(method, Background(_name(method, "background"), restart))
@@ -98,9 +104,14 @@ def _mark(method: Any, mark: Every | Background) -> None:
     method.__dict__[MARK] = mark
 
 
+def _where(method: Any) -> str:
+    return getattr(method, "__qualname__", None) or repr(method)
+
+
 def _name(method: Any, decorator: str) -> str:
     name = getattr(method, "__name__", "tick")
     if not iscoroutinefunction(method) or len(signature(method).parameters) != 1:
-        where = getattr(method, "__qualname__", repr(method))
-        raise PluginDefinitionError(f"{where}: {decorator}() is for a method 'async def {name}(self)'; write it so")
+        raise PluginDefinitionError(
+            f"{_where(method)}: {decorator}() is for a method 'async def {name}(self)'; write it so"
+        )
     return name
