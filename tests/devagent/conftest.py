@@ -40,29 +40,32 @@ async def pipe(reader, writer):
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
-    except OSError:
-        pass
+    except OSError as e:
+        print("puppet lost", type(e).__name__, flush=True)
     writer.close()
 
 def carry(port):
     async def accepted(reader, writer):
         try:
-            there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
+            there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port or broker())
+        except OSError as e:
+            print("puppet got", type(e).__name__, flush=True)
             writer.close()
             return
         await asyncio.gather(pipe(reader, there_writer), pipe(there_reader, writer))
     return accepted
 
-async def main(api, mqtt):
-    servers = [await asyncio.start_server(carry(port), "127.0.0.1", 0) for port in (api, mqtt)]
+def broker():
+    with open("appsettings.json") as file:
+        return json.load(file)["MqttBrokerSettings"]["Port"]
+
+async def main(api):
+    servers = [await asyncio.start_server(carry(port), "127.0.0.1", 0) for port in (api, None)]
     ports = [server.sockets[0].getsockname()[1] for server in servers]
     print("puppet", *ports, flush=True)
     await asyncio.Event().wait()
 
-with open("appsettings.json") as file:
-    broker = json.load(file)["MqttBrokerSettings"]["Port"]
-asyncio.run(main(int(sys.argv[1].rpartition(":")[2]), broker))
+asyncio.run(main(int(sys.argv[1].rpartition(":")[2])))
 """
 
 

@@ -34,7 +34,7 @@ async def scripted(root: Path, monkeypatch: pytest.MonkeyPatch, script: Script) 
     port = server.sockets[0].getsockname()[1]
     process = (sys.executable, "-c", "import time; time.sleep(600)")
     recipe = Recipe("nats", lambda _: Start(process, None, port, ("gate", "secret")))
-    monkeypatch.setattr("kepm_plugin.devagent.running.choose", lambda _: recipe)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    monkeypatch.setattr("kepm_plugin.devagent.running.choose", lambda *_: recipe)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     async with server, staged(root, "nats") as stage:
         yield stage
 

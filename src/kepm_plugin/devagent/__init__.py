@@ -6,6 +6,26 @@ against a real agent.
 
 from kepm_plugin.devagent.agent import DevAgent
 from kepm_plugin.devagent.control_client import ControlClient
+from kepm_plugin.devagent.deliveries import Acknowledged, Deliveries
+from kepm_plugin.devagent.faults import (
+    ApiHangs,
+    ApiRefused,
+    ApiSlow,
+    CloseBeforeConnack,
+    DropPuback,
+    Duplicate,
+    Fault,
+    HalfOpen,
+    MovePort,
+    Mute,
+    NewCertificate,
+    RefuseConnack,
+    RefuseTcp,
+    Reset,
+    Slow,
+    SuspendEngine,
+    SuspendPlugin,
+)
 from kepm_plugin.devagent.logger import LogRecord
 from kepm_plugin.devagent.options import DevOptions
 from kepm_plugin.devagent.orchestrator import PluginState
@@ -13,12 +33,31 @@ from kepm_plugin.devagent.running import dev_agent, serve
 from kepm_plugin.devagent.traffic import Crossing
 
 __all__ = [
+    "Acknowledged",
+    "ApiHangs",
+    "ApiRefused",
+    "ApiSlow",
+    "CloseBeforeConnack",
     "ControlClient",
     "Crossing",
+    "Deliveries",
     "DevAgent",
     "DevOptions",
+    "DropPuback",
+    "Duplicate",
+    "Fault",
+    "HalfOpen",
     "LogRecord",
+    "MovePort",
+    "Mute",
+    "NewCertificate",
     "PluginState",
+    "RefuseConnack",
+    "RefuseTcp",
+    "Reset",
+    "Slow",
+    "SuspendEngine",
+    "SuspendPlugin",
     "dev_agent",
     "serve",
 ]

@@ -16,6 +16,8 @@ def parsed(arguments: Sequence[str]) -> DevOptions:
     parser = argparse.ArgumentParser(prog="python -m kepm_plugin.devagent", description=__doc__)
     parser.add_argument("--root", type=Path, help="agent root; a temporary one by default")
     parser.add_argument("--broker", choices=("auto", "mosquitto", "nats"), default="auto")
+    parser.add_argument("--broker-model", choices=("classic", "embedded"), default="classic")
+    parser.add_argument("--unlimited-queue", action="store_true", help="mosquitto queues as many messages as come")
     parser.add_argument("--https-port", type=int)
     parser.add_argument("--mqtt-port", type=int)
     parser.add_argument("--monitor-interval", type=float, default=DevOptions().monitor_interval, metavar="SECONDS")

@@ -1,13 +1,19 @@
 """The local agent as a whole: what it is made of, and what can be asked of it."""
 
+import signal
 from collections.abc import Mapping
 from typing import Any
 
 import anyio
+import psutil
 
-from kepm_plugin.contract import SYSTEM_PLUGIN
+from kepm_plugin.contract import DEFAULT_BROKER_HOST, SYSTEM_PLUGIN
+from kepm_plugin.devagent.deliveries import Deliveries
 from kepm_plugin.devagent.engine import Engine
+from kepm_plugin.devagent.faulting import Faults
+from kepm_plugin.devagent.faults import Fault
 from kepm_plugin.devagent.gate import Gate
+from kepm_plugin.devagent.inflicting import Inflictor
 from kepm_plugin.devagent.layout import Layout
 from kepm_plugin.devagent.logger import KeeperLogger
 from kepm_plugin.devagent.manifests import Manifest, Problem, read_file
@@ -25,16 +31,16 @@ class DevAgent:
     Attributes:
         root: The agent root.
         api_base: `https://127.0.0.1:<port>`.
-        broker: Host and port of the gate.
         traffic: What went through the gate; `traffic.denied` counts by plugin id what did not.
         logger: `logger.records` are the records that reached KeeperLogger.
+        faults: Those in force, and how often each kind acted.
+        deliveries: What the broker sent to each plugin, what the plugin acknowledged, what was dropped.
     """
 
     def __init__(
         self,
         layout: Layout,
         api_base: str,
-        broker: tuple[str, int],
         *,
         engine: Engine,
         gate: Gate,
@@ -42,12 +48,20 @@ class DevAgent:
         storage: Storage,
         logger: KeeperLogger,
         rights: dict[str, Rights],
+        inflictor: Inflictor,
     ) -> None:
-        self.root, self.api_base, self.broker = layout.root, api_base, broker
+        self.root, self.api_base = layout.root, api_base
         self.traffic: Traffic = gate.traffic
-        self.logger = logger
+        self.faults: Faults = inflictor.faults
+        self.deliveries: Deliveries = gate.deliveries
+        self.logger, self._inflictor = logger, inflictor
         self._layout, self._engine, self._gate, self._orchestrator = layout, engine, gate, orchestrator
         self._storage, self._rights = storage, rights
+
+    @property
+    def broker(self) -> tuple[str, int]:
+        """Host and port of the gate."""
+        return DEFAULT_BROKER_HOST, self._inflictor.door.port
 
     @property
     def engine(self) -> str:
@@ -184,6 +198,34 @@ class DevAgent:
     async def kill_engine(self, *, pause: float = 0.0) -> None:
         """Kill the engine (SIGKILL); it comes back by itself, after `pause` seconds."""
         await self._engine.kill(pause=pause)
+
+    def kill_plugin(self, plugin_id: str, name: str = "SIGKILL") -> None:
+        """Send a signal to a plugin's process by its name; the agent knows nothing of it.
+
+        A plugin that was stopped (SIGSTOP) does not end before the agent's grace, unless it gets SIGCONT.
+
+        Raises:
+            UnknownPlugin: No such plugin.
+            AgentError: It is not running.
+            UsageError: There is no such signal here.
+        """
+        number = getattr(signal, name, None) if name.startswith("SIG") else None
+        if not isinstance(number, signal.Signals):
+            raise UsageError(f"no signal {name!r} here; give a name such as SIGKILL")
+        process = self._orchestrator.process(plugin_id)
+        try:
+            process.send_signal(number)
+        except psutil.NoSuchProcess as exc:
+            raise AgentError(f"{plugin_id} ended a moment ago") from exc
+
+    async def fault(self, fault: Fault) -> int:
+        """Put a fault in force and return its number, for `faults.clear`; it ends by itself (docs/faults.md).
+
+        Raises:
+            UnknownPlugin: It is about a plugin that is not there.
+            AgentError: The port to move to is taken, or the plugin to suspend is not running.
+        """
+        return await self._inflictor.inflict(fault)
 
     async def wait_engine(self) -> None:
         """Return when the engine accepts connections."""

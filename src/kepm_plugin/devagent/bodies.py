@@ -28,6 +28,7 @@ from kepm_plugin.devagent.packets import (
 BAD_VERSION: Final = (0x01, 0x84)
 BAD_CLIENT_ID: Final = (0x02, 0x85)
 UNAVAILABLE: Final = (0x03, 0x88)
+BAD_CREDENTIAL: Final = (0x04, 0x86)
 NOT_AUTHORISED: Final = (0x05, 0x87)
 TAKEN_OVER: Final = 0x8E
 
@@ -117,6 +118,12 @@ def connack(level: int, code: tuple[int, int] = (0, 0), *, session_present: bool
     return Packet(CONNACK, 0, body).encode()
 
 
+def refusal_code(code: int) -> tuple[int, int]:
+    """Return a refusal as both versions number it, by the number of either; the number itself where it has no pair."""
+    pairs = (BAD_VERSION, BAD_CLIENT_ID, UNAVAILABLE, BAD_CREDENTIAL, NOT_AUTHORISED)
+    return next((pair for pair in pairs if code in pair), (code, code))
+
+
 def read_connack(packet: Packet) -> tuple[bool, int]:
     """Return whether a session was present, and the return or reason code."""
     cursor = Cursor(packet.body)
@@ -157,12 +164,16 @@ class Publish:
         retain, dup = bool(packet.flags & 1), bool(packet.flags & 8)
         return cls(topic, cursor.rest(), qos, retain, dup, mid, properties, alias if isinstance(alias, int) else None)
 
-    def encode(self, version: int) -> bytes:
-        """Return the packet's bytes."""
+    def packet(self, version: int) -> Packet:
+        """Return the packet."""
         flags = (8 if self.dup else 0) | self.qos << 1 | int(self.retain)
         mid = struct.pack("!H", self.mid) if self.qos else b""
         head = binary(self.topic) + mid + property_list(self.properties, version)
-        return Packet(PUBLISH, flags, head + self.payload).encode()
+        return Packet(PUBLISH, flags, head + self.payload)
+
+    def encode(self, version: int) -> bytes:
+        """Return the packet's bytes."""
+        return self.packet(version).encode()
 
 
 @dataclass(frozen=True, slots=True)

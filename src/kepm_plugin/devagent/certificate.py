@@ -45,6 +45,12 @@ def server_context(certificate: bytes, private_key: bytes) -> ssl.SSLContext:
     """Return the context of both listeners."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    use(context, certificate, private_key)
+    return context
+
+
+def use(context: ssl.SSLContext, certificate: bytes, private_key: bytes) -> None:
+    """Show a certificate in every handshake from now on; connections that exist keep theirs."""
     pem = private_key + certificate
     if sys.platform == "linux":
         # load_cert_chain reads files only: give it one that exists in memory alone.
@@ -56,7 +62,6 @@ def server_context(certificate: bytes, private_key: bytes) -> ssl.SSLContext:
             os.close(descriptor)
     else:
         _load_through_file(context, pem)
-    return context
 
 
 def _load_through_file(context: ssl.SSLContext, pem: bytes) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from kepm_plugin import errors
 from kepm_plugin.contract import SYSTEM_PLUGIN
+from kepm_plugin.devagent.faults import Fault
 from kepm_plugin.devagent.live import listed
 from kepm_plugin.errors import AgentError, AgentUnreachable, KepmError, UsageError
 
@@ -143,6 +144,34 @@ class ControlClient:
     def kill_engine(self, pause: float = 0.0) -> None:
         """Kill the broker engine (SIGKILL); it comes back by itself, after `pause` seconds."""
         self._ask("kill_engine", {"pause": pause})
+
+    def kill_plugin(self, plugin: str, signal: str = "SIGKILL") -> None:
+        """Send a signal, by its name, to a plugin's process."""
+        self._ask("kill_plugin", {"plugin": plugin, "signal": signal})
+
+    def fault(self, fault: Fault) -> int:
+        """Put a fault in force and return its number; it ends by itself.
+
+        Raises:
+            UnknownPlugin: It is about a plugin that is not there.
+            AgentError: The port to move to is taken, or the plugin to suspend is not running.
+        """
+        answer: int = self._ask("fault", {"fault": fault.values()})
+        return answer
+
+    def clear_faults(self, number: int | None = None) -> None:
+        """End a fault, or all."""
+        self._ask("clear_faults", {"number": number})
+
+    def faults(self) -> dict[str, Any]:
+        """Return `active`, the faults in force, and `counts`, how often each kind acted."""
+        answer: dict[str, Any] = self._ask("faults", {})
+        return answer
+
+    def deliveries(self, plugin: str, since: int = 0) -> dict[str, Any]:
+        """Return what a plugin was sent and acknowledged, as `Deliveries.page` does: at most 20,000 rows."""
+        answer: dict[str, Any] = self._ask("deliveries", {"plugin": plugin, "since": since})
+        return answer
 
     def _ask(self, action: str, arguments: Mapping[str, Any], timeout: float = 0.0) -> Any:
         request = json.dumps({"token": self.token, "action": action, "arguments": arguments}).encode() + b"\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import anyio
+import psutil
 from anyio.abc import TaskStatus
 
 from kepm_plugin.devagent.engines import Recipe, Start
@@ -88,6 +89,18 @@ class Engine:
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+    def suspend(self) -> None:
+        """Stop the process where it stands (SIGSTOP): connections stay, and nothing is answered."""
+        if self._process is not None:
+            with suppress(psutil.Error):
+                psutil.Process(self._process.pid).suspend()
+
+    def resume(self) -> None:
+        """Let the process go on (SIGCONT)."""
+        if self._process is not None:
+            with suppress(psutil.Error):
+                psutil.Process(self._process.pid).resume()
 
     async def supervise(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run the engine for ever; `started` when it accepts for the first time.

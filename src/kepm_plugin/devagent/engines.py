@@ -23,6 +23,14 @@ from typing import Final, Literal
 from kepm_plugin.errors import UsageError
 
 Choice = Literal["auto", "mosquitto", "nats"]
+Limits = Literal["default", "no queue limit", "none"]
+"""Of mosquitto: 20 messages in flight and 1,000 queued for each client; as many queued as come; no limit at all."""
+
+_LIMITS: Final[dict[Limits, tuple[str, ...]]] = {
+    "default": (),
+    "no queue limit": ("max_queued_messages 0",),
+    "none": ("max_queued_messages 0", "max_inflight_messages 0"),
+}
 _LOOPBACK: Final = "127.0.0.1"
 _LONGEST_SOCKET_PATH: Final = 100  # sun_path has 104 to 108 bytes
 
@@ -62,8 +70,8 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def choose(choice: Choice) -> Recipe:
-    """Return the recipe of an engine: mosquitto where it is installed, else NATS.
+def choose(choice: Choice, limits: Limits = "default") -> Recipe:
+    """Return the recipe of an engine: mosquitto where it is installed, else NATS, which has no such limits.
 
     Raises:
         UsageError: It is not installed.
@@ -71,7 +79,7 @@ def choose(choice: Choice) -> Recipe:
     program = _mosquitto() if choice in ("auto", "mosquitto") else None
     if program is not None:
         version = _version(program)
-        return Recipe("mosquitto", lambda folder: start_mosquitto(program, folder, version=version))
+        return Recipe("mosquitto", lambda folder: start_mosquitto(program, folder, version=version, limits=limits))
     if choice == "mosquitto":
         raise UsageError("mosquitto is not on PATH; install it (apt install mosquitto), or choose --broker nats")
     server = _nats_server()
@@ -97,7 +105,9 @@ def _version(program: str) -> tuple[int, ...]:
     return (int(found[1]), int(found[2])) if found else (1,)
 
 
-def start_mosquitto(program: str, folder: Path, *, version: tuple[int, ...] = (2, 0)) -> Start:
+def start_mosquitto(
+    program: str, folder: Path, *, version: tuple[int, ...] = (2, 0), limits: Limits = "default"
+) -> Start:
     """Write mosquitto's configuration. On a socket file from 2.0 on, where the system has those."""
     socket_file = folder / "mqtt.sock"
     on_socket = version >= (2, 0) and sys.platform != "win32" and len(str(socket_file)) < _LONGEST_SOCKET_PATH
@@ -113,6 +123,7 @@ def start_mosquitto(program: str, folder: Path, *, version: tuple[int, ...] = (2
         "log_type error",
         "log_type warning",
         "max_topic_alias 0",
+        *_LIMITS[limits],
     ]
     if sys.platform != "win32" and os.geteuid() == 0:
         lines.append("user root")  # it would change to another user, who may not enter the private folder

@@ -11,16 +11,29 @@ from typing import Final
 
 import anyio
 
-from kepm_plugin.devagent.bodies import BAD_CLIENT_ID, BAD_VERSION, NOT_AUTHORISED, UNAVAILABLE, Connect, connack
+from kepm_plugin.devagent.bodies import (
+    BAD_CLIENT_ID,
+    BAD_VERSION,
+    NOT_AUTHORISED,
+    UNAVAILABLE,
+    Connect,
+    connack,
+    refusal_code,
+)
+from kepm_plugin.devagent.deliveries import Deliveries
 from kepm_plugin.devagent.engine import Engine
+from kepm_plugin.devagent.faulting import Faults
+from kepm_plugin.devagent.faults import CloseBeforeConnack, RefuseConnack
 from kepm_plugin.devagent.packets import CONNECT, V5
-from kepm_plugin.devagent.passage import End, Passage, first_packets
+from kepm_plugin.devagent.passage import READ, End, Passage, first_packets
 from kepm_plugin.devagent.registry import Address, Caller, Registry
-from kepm_plugin.devagent.rights import Rights
+from kepm_plugin.devagent.rights import Rights, covers
 from kepm_plugin.devagent.terminal import Terminal
 from kepm_plugin.devagent.traffic import Crossing, Traffic
 
 CONNECT_WITHIN: Final = 10.0
+REFUSED_STAYS: Final = 100.0
+"""Seconds that a refused client may stay connected in the embedded model: MQTTnet's communication time-out."""
 
 
 @dataclass(slots=True)
@@ -52,11 +65,14 @@ class Gate:
         traffic: Traffic,
         terminal: Terminal,
         *,
+        faults: Faults,
+        embedded: bool = False,
         client_id: str | None = None,
         mqtt5: bool = True,
         on_publish: Callable[[Crossing], None] = lambda _: None,
     ) -> None:
         self.engine, self.rights, self.traffic, self.terminal = engine, rights, traffic, terminal
+        self.faults, self.embedded, self.deliveries = faults, embedded, Deliveries()
         self._registry, self._client_id, self._mqtt5 = registry, client_id, mqtt5
         self._on_publish = on_publish
         self._seats: dict[str, Seat] = {}
@@ -74,6 +90,23 @@ class Gate:
             if self._owner(client_id, plugin_id)
             for name in (seat.passage.subscriptions if seat.passage is not None else seat.kept)
         )
+
+    def anybody(self, topic: str) -> bool:
+        """Tell whether a client that is connected now has subscribed to a topic."""
+        passages = [seat.passage for seat in self._seats.values() if seat.passage is not None]
+        return any(covers(name, topic) for passage in passages for name in passage.subscriptions)
+
+    def suffer(self) -> None:
+        """Let faults that were set just now take the connections that exist."""
+        for seat in list(self._seats.values()):
+            if seat.passage is not None:
+                seat.passage.suffer()
+
+    def drop_all(self, why: str) -> None:
+        """End all connections."""
+        for seat in list(self._seats.values()):
+            if seat.passage is not None:
+                seat.passage.drop(why)
 
     async def wait_subscribed(self, plugin_id: str, fits: Callable[[str], bool]) -> None:
         """Return when the engine holds a filter of the plugin that fits."""
@@ -113,6 +146,7 @@ class Gate:
 
     async def _serve(self, end: End) -> None:
         caller, connect = Caller(None, "a process"), Connect(level=4, client_id="")
+        refused = False
         try:
             with anyio.fail_after(CONNECT_WITHIN):
                 packets = await first_packets(end)
@@ -122,17 +156,25 @@ class Gate:
                 raise ValueError(f"{packets[0].name} before CONNECT")
             connect = Connect.read(packets[0])
             caller = await self._registry.caller(*ends_of(end.writer))
+            if self.faults.take(CloseBeforeConnack, caller.plugin_id) is not None:
+                return
             plugin_id = self._admit(connect, caller)
-            await self._pass(plugin_id, connect, replace(end, early=tuple(packets[1:])))
+            refused = await self._pass(plugin_id, connect, replace(end, early=tuple(packets[1:])))
         except Refusal as refusal:
             self.terminal.error(f"MQTT: {caller.who}, client id {connect.client_id!r}, refused: {refusal}")
             end.writer.write(connack(connect.level, refusal.code))
+            refused = True
         except TimeoutError:
             self.terminal.warn("MQTT: a connection sent no CONNECT in time, closed")
         except ValueError as exc:
             self.terminal.error(f"MQTT: {caller.who}, client id {connect.client_id!r}, closed: {exc}")
+        if refused and self.embedded:
+            with anyio.move_on_after(REFUSED_STAYS):
+                while await end.reader.read(READ):
+                    continue
 
-    async def _pass(self, plugin_id: str, connect: Connect, end: End) -> None:
+    async def _pass(self, plugin_id: str, connect: Connect, end: End) -> bool:
+        """Serve an accepted client; tell whether it was refused after all."""
         seat = self._seats.setdefault(connect.client_id, Seat())
         if seat.passage is not None:
             self.terminal.warn(f"MQTT: client id {connect.client_id!r} came again; the older connection is closed")
@@ -141,12 +183,13 @@ class Gate:
         number = seat.arrivals
         async with seat.turn:  # the engine has seen the end of the older one when this is ours
             if number != seat.arrivals:
-                return  # and a newer one has come meanwhile
+                return False  # and a newer one has come meanwhile
             passage = seat.passage = Passage(self, plugin_id, connect, seat.kept)
             try:
                 await passage.run(end)
             finally:
                 seat.passage, seat.kept = None, passage.kept
+            return passage.refused
 
     def _admit(self, connect: Connect, caller: Caller) -> str:
         """Return the plugin that a CONNECT belongs to.
@@ -154,6 +197,9 @@ class Gate:
         Raises:
             Refusal: It is not let in.
         """
+        fault = self.faults.take(RefuseConnack, caller.plugin_id)
+        if fault is not None:
+            raise Refusal(refusal_code(fault.code), f"a fault answers with code {fault.code}")
         if connect.level not in (4, V5) or (connect.level == V5 and not self._mqtt5):
             raise Refusal(BAD_VERSION, f"protocol level {connect.level}")
         if caller.plugin_id is None:

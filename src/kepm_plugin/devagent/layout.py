@@ -23,6 +23,9 @@ from kepm_plugin.errors import AgentError, UsageError
 PORTS: Final = range(1024, 65536)
 """Ports that the agent takes (Plugin & Task Settings)."""
 
+WAITING: Final = 128
+"""Connections that the system keeps for a listener until it takes them."""
+
 MQTT_SECTION: Final = "MqttBrokerSettings"
 MQTT_PORT: Final = "Port"
 """Where the broker's port is kept. The section is documented (Config Settings), the key is assumed."""
@@ -160,8 +163,8 @@ def keep_ports(path: Path, https_port: int, mqtt_port: int) -> None:
         write_private(path, json.dumps(content, indent=2) + "\n")
 
 
-def listener(port: int | None, purpose: str) -> socket.socket:
-    """Return a socket that listens on loopback, on any free port where none is given.
+def listener(port: int | None, purpose: str, *, listening: bool = True) -> socket.socket:
+    """Return a socket that listens on loopback, or only holds the port, on any free port where none is given.
 
     Raises:
         AgentError: The port is taken.
@@ -173,7 +176,8 @@ def listener(port: int | None, purpose: str) -> socket.socket:
         if sys.platform != "win32":  # there it would let two listeners share the port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((DEFAULT_BROKER_HOST, port or 0))
-        sock.listen(128)
+        if listening:
+            sock.listen(WAITING)
         sock.setblocking(False)
     except OSError as exc:
         sock.close()

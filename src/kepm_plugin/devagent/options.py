@@ -3,9 +3,11 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, Literal, TextIO
 
-from kepm_plugin.devagent.engines import Choice
+from kepm_plugin.devagent.engines import Choice, Limits
+
+BrokerModel = Literal["classic", "embedded"]
 
 REAL_FIRST_CHECK: Final = 60.0
 REAL_INTERVAL: Final = 30.0
@@ -20,6 +22,9 @@ class DevOptions:
         root: Agent root; it is made where it is missing. None: a temporary one, removed at the end.
         temporary: The root is the caller's to remove; should this agent be killed, the guard does it.
         broker: Engine behind the gate. `auto`: mosquitto where it is installed, else NATS.
+        broker_model: What the broker is like for a plugin. `classic`: as the engine is. `embedded`: as MQTTnet's server
+            is by default, whichever the engine (docs/faults.md).
+        unlimited_queue: mosquitto queues as many messages for a client as come, in place of 1,000.
         https_port: None: `Settings:KestrelHttpsPort` of the root's `appsettings.json`, else a free one that is then
             kept there.
         mqtt_port: None: `MqttBrokerSettings:Port` (assumed name), else as above.
@@ -45,6 +50,8 @@ class DevOptions:
     root: Path | None = None
     temporary: bool = False
     broker: Choice = "auto"
+    broker_model: BrokerModel = "classic"
+    unlimited_queue: bool = False
     https_port: int | None = None
     mqtt_port: int | None = None
     first_check: float = 0.5
@@ -61,6 +68,13 @@ class DevOptions:
     stream: TextIO | None = None
     watch: Mapping[str, Sequence[Path]] = field(default_factory=dict[str, Sequence[Path]])
     before_reload: Callable[[str], Awaitable[None]] | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """What the engine itself limits; the embedded model leaves nothing to it."""
+        if self.broker_model == "embedded":
+            return "none"
+        return "no queue limit" if self.unlimited_queue else "default"
 
     @property
     def checks(self) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final, Literal
 
 import anyio
+import psutil
 from anyio.abc import TaskGroup
 
 from kepm_plugin.contract import API_BASE_TOKEN
@@ -107,6 +108,18 @@ class Orchestrator:
         """Return what the last process of a plugin ended with, in words; empty where none has ended."""
         last = self._entries[plugin_id].last_ending
         return f"its process last ended with {last}" if last else ""
+
+    def process(self, plugin_id: str) -> psutil.Process:
+        """Return the process of a plugin.
+
+        Raises:
+            UnknownPlugin: No such file was loaded.
+            AgentError: It is not running.
+        """
+        entry = self.entry(plugin_id)
+        if entry.child is None or not entry.runs or entry.child.system is None:
+            raise AgentError(f"{plugin_id} is not running ({entry.status}); start it first")
+        return entry.child.system
 
     def states(self) -> dict[str, PluginState]:
         """Return all plugins as they stand now."""

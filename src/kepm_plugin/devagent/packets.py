@@ -5,7 +5,7 @@ Only what a gate needs is decoded; the rest of a packet travels as the bytes tha
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -207,21 +207,35 @@ def read_properties(properties: bytes) -> Iterator[tuple[int, bytes | int]]:
     """Yield identifier and value of each property: integers as such, strings, data and pairs as their bytes."""
     cursor = Cursor(properties)
     while cursor.left:
-        identifier = cursor.varint()
-        if identifier in _BYTE:
-            yield identifier, cursor.integer(1)
-        elif identifier in _TWO:
-            yield identifier, cursor.integer(2)
-        elif identifier in _FOUR:
-            yield identifier, cursor.integer(4)
-        elif identifier in _STRING:
-            yield identifier, cursor.binary()
-        elif identifier == 0x0B:  # subscription identifier
-            yield identifier, cursor.varint()
-        elif identifier == 0x26:  # user property: a pair
-            yield identifier, binary(cursor.binary()) + binary(cursor.binary())
-        else:
-            raise ValueError(f"unknown property 0x{identifier:02x}")
+        yield _property(cursor)
+
+
+def without_properties(properties: bytes, unwanted: Container[int]) -> bytes:
+    """Return a property list without the properties of some identifiers."""
+    cursor = Cursor(properties)
+    kept = bytearray()
+    while cursor.left:
+        start = cursor.at
+        if _property(cursor)[0] not in unwanted:
+            kept += properties[start : cursor.at]
+    return bytes(kept)
+
+
+def _property(cursor: Cursor) -> tuple[int, bytes | int]:
+    identifier = cursor.varint()
+    if identifier in _BYTE:
+        return identifier, cursor.integer(1)
+    if identifier in _TWO:
+        return identifier, cursor.integer(2)
+    if identifier in _FOUR:
+        return identifier, cursor.integer(4)
+    if identifier in _STRING:
+        return identifier, cursor.binary()
+    if identifier == 0x0B:  # subscription identifier
+        return identifier, cursor.varint()
+    if identifier == 0x26:  # user property: a pair
+        return identifier, binary(cursor.binary()) + binary(cursor.binary())
+    raise ValueError(f"unknown property 0x{identifier:02x}")
 
 
 def acknowledgement(kind: int, mid: int) -> bytes:

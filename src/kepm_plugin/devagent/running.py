@@ -2,12 +2,10 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import anyio
 from anyio.abc import TaskStatus
@@ -18,14 +16,18 @@ from kepm_plugin.contract import (
     DEFAULT_BROKER_HOST,
     LOGGER_TOPIC,
 )
-from kepm_plugin.devagent.accepting import accepting
+from kepm_plugin.devagent.actions import actions
 from kepm_plugin.devagent.agent import DevAgent
+from kepm_plugin.devagent.api_faults import FaultyApi
 from kepm_plugin.devagent.certificate import self_signed, server_context
-from kepm_plugin.devagent.control import Action, controlled
+from kepm_plugin.devagent.control import controlled
+from kepm_plugin.devagent.door import Door
 from kepm_plugin.devagent.engine import Engine, running_engine
 from kepm_plugin.devagent.engines import choose
+from kepm_plugin.devagent.faulting import Faults
 from kepm_plugin.devagent.gate import Gate
 from kepm_plugin.devagent.guarding import Guard, guarded
+from kepm_plugin.devagent.inflicting import Inflictor
 from kepm_plugin.devagent.layout import (
     MQTT_PORT,
     MQTT_SECTION,
@@ -120,32 +122,46 @@ async def _assembled(options: DevOptions, layout: Layout, guard: Guard) -> Async
         logger = KeeperLogger(layout.log, terminal)
         rights: dict[str, Rights] = {}
         orchestrator = Orchestrator(layout, options, api_base, registry, guard, terminal)
-        async with running_engine(choose(options.broker), guard, terminal) as engine:
-            gate = _gate(options, engine, registry, rights, terminal, logger)
+        faults = Faults(terminal)
+        async with running_engine(choose(options.broker, options.limits), guard, terminal) as engine:
+            gate = _gate(options, engine, registry, rights, terminal, logger, faults)
+            door = Door(mqtt_socket, context, registry, faults, terminal)
+            inflictor = Inflictor(
+                faults=faults,
+                gate=gate,
+                door=door,
+                context=context,
+                engine=engine,
+                orchestrator=orchestrator,
+                storage=storage,
+                layout=layout,
+                https_port=https_port,
+            )
             agent = DevAgent(
                 layout,
                 api_base,
-                (DEFAULT_BROKER_HOST, mqtt_port),
                 engine=engine,
                 gate=gate,
                 orchestrator=orchestrator,
                 storage=storage,
                 logger=logger,
                 rights=rights,
+                inflictor=inflictor,
             )
             for manifest in manifests.values():
                 agent.take(manifest)
-            app = application(agent, registry, orchestrator.states, terminal)
+            app = FaultyApi(application(agent, registry, orchestrator.states, terminal), faults, registry)
             async with (
-                accepting(gate.serve, mqtt_socket, name="gate", context=context),
+                door.opened(gate.serve),
                 serving(app, api_socket, context),
-                controlled(layout, _actions(agent), terminal),
+                controlled(layout, actions(agent), terminal),
                 orchestrator.running(),
                 _watching(options, agent, terminal),
             ):
                 await orchestrator.launch_all()
-                _greet(agent, terminal)
-                yield agent
+                _greet(agent, terminal, embedded=options.broker_model == "embedded")
+                with closing(faults):  # a plugin that is suspended could not stop
+                    yield agent
         terminal.agent("stopped, and all that it launched")
 
 
@@ -156,6 +172,7 @@ def _gate(
     rights: dict[str, Rights],
     terminal: Terminal,
     logger: KeeperLogger,
+    faults: Faults,
 ) -> Gate:
     def published(crossing: Crossing) -> None:
         if crossing.topic == LOGGER_TOPIC:
@@ -167,49 +184,12 @@ def _gate(
         rights,
         Traffic(),
         terminal,
+        faults=faults,
+        embedded=options.broker_model == "embedded",
         client_id=options.client_id,
         mqtt5=options.mqtt5,
         on_publish=published,
     )
-
-
-def _actions(agent: DevAgent) -> dict[str, Action]:
-    """Return what `ControlClient` may ask for, by the names that it uses."""
-
-    async def set_setting(arguments: Mapping[str, Any]) -> bool:
-        return agent.put(arguments["plugin"], arguments["key"], arguments["value"])
-
-    async def revert_settings(arguments: Mapping[str, Any]) -> None:
-        if arguments["plugin"] is None:
-            agent.revert_all()
-        else:
-            agent.revert(arguments["plugin"])
-
-    async def get_settings(arguments: Mapping[str, Any]) -> dict[str, str]:
-        return agent.effective(arguments["plugin"])
-
-    async def settings_status(arguments: Mapping[str, Any]) -> dict[str, object]:
-        return agent.status(arguments["plugin"])
-
-    async def plugins(_: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        return {plugin_id: asdict(state) for plugin_id, state in agent.plugins.items()}
-
-    async def describe(_: Mapping[str, Any]) -> dict[str, Any]:
-        return agent.describe()
-
-    return {
-        "send": lambda a: agent.send(a["plugin"], a["command"], a["payload"], timeout=a["timeout"]),
-        "get_settings": get_settings,
-        "set_setting": set_setting,
-        "revert_settings": revert_settings,
-        "settings_status": settings_status,
-        "plugins": plugins,
-        "describe": describe,
-        "start": lambda a: agent.start(a["plugin"]),
-        "stop": lambda a: agent.stop(a["plugin"]),
-        "restart": lambda a: agent.restart(a["plugin"]),
-        "kill_engine": lambda a: agent.kill_engine(pause=a["pause"]),
-    }
 
 
 @asynccontextmanager
@@ -227,12 +207,13 @@ async def _watching(options: DevOptions, agent: DevAgent, terminal: Terminal) ->
             tasks.cancel_scope.cancel()
 
 
-def _greet(agent: DevAgent, terminal: Terminal) -> None:
+def _greet(agent: DevAgent, terminal: Terminal, *, embedded: bool) -> None:
     """Write the one line that says that the agent is ready, where it is, and how to use it."""
     plugin = next(iter(agent.plugins), "PLUGIN")
+    engine = f"{agent.engine}, embedded model" if embedded else agent.engine
     terminal.agent(
         f"ready: root {agent.root}, api {agent.api_base}, broker {agent.broker[0]}:{agent.broker[1]} "
-        f"({agent.engine}); try: kepm-plugin send {plugin} COMMAND --root {agent.root}",
+        f"({engine}); try: kepm-plugin send {plugin} COMMAND --root {agent.root}",
         "green",
     )
 

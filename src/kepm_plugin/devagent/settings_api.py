@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from kepm_plugin.contract import HEALTH_PATH, REVERT, REVERT_ALL, SETTINGS_PATH, STATUS, SYSTEM_PLUGIN
 from kepm_plugin.devagent.orchestrator import PluginState
@@ -218,7 +219,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: Starlette, sock: socket.socket, context: ssl.SSLContext) -> AsyncGenerator[None]:
+async def serving(app: ASGIApp, sock: socket.socket, context: ssl.SSLContext) -> AsyncGenerator[None]:
     """Serve the API on a listening socket for the time of the block."""
     config = uvicorn.Config(
         app,

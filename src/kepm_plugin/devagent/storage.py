@@ -82,6 +82,10 @@ class Storage:
         self._imported[manifest.id] = file_settings(manifest.content)
         self._digests[manifest.id] = manifest.digest
 
+    def move_broker(self, port: int) -> None:
+        """Take the broker's new port in; a value that was stored over it stays in force."""
+        self._imported[SYSTEM_PLUGIN][BROKER_PORT_KEY] = str(port)
+
     def plugins(self) -> tuple[str, ...]:
         """Return the names that have settings, `KeeperPrivilegeManager` first."""
         return tuple(self._imported)
