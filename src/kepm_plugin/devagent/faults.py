@@ -77,7 +77,7 @@ _REMEDY: Final = {"seconds": "give seconds", "moment": "it happens when it is se
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reset(Fault):
-    """A connection ends by RST: those that are there at once, later ones right after CONNACK."""
+    """A connection ends by RST: those that exist at once, later ones right after CONNACK, which RST may overtake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,6 +60,12 @@ class Outlet:
             self._writer.write(self._ready)
         self._ready = bytearray()
 
+    def finish(self) -> None:
+        """Write what had to wait, publications of the embedded model apart: the connection ends."""
+        for _, packet in self._held:
+            self._ready += packet.data
+        self.flush()
+
     async def run(self) -> None:
         """Write what had to wait."""
         while True:
@@ -76,7 +82,7 @@ class Outlet:
         """Write one packet in pieces, as fast as the fault in force lets it."""
         self._sent(packet)
         rest = packet.data
-        while rest and not self.frozen:
+        while rest and not self.frozen and not self._writer.is_closing():
             slow = self._slow()
             rate = slow.bytes_per_second if slow is not None else None
             size = len(rest) if rate is None else max(1, int(rate / STEPS))

@@ -206,6 +206,7 @@ class Passage:
             pumps.start_soon(until_end, self._outward(client, engine, outlet), name="gate.from_engine")
             pumps.start_soon(until_end, outlet.run(), name="gate.to_client")
             pumps.start_soon(until_end, self._told_to_end.wait(), name="gate.told_to_end")
+        outlet.finish()
         if broken:
             self._why = "protocol error"
             raise broken[0]
