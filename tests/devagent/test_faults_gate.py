@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -30,7 +31,7 @@ from kepm_plugin.devagent.packets import PINGREQ, PUBACK, PUBLISH, Packet, ackno
 from kepm_plugin.errors import AgentError, UnknownPlugin, UsageError
 from tests.devagent.conftest import Stage, staged, trusting, until
 
-EVENTS = {"publish": ["P/Events/+"], "subscribe": ["P/Events/+"]}
+EVENTS: dict[str, Any] = {"publish": ["P/Events/+"], "subscribe": ["P/Events/+"]}
 PING = Packet(PINGREQ, 0, b"").encode()
 
 

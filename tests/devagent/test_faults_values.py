@@ -66,7 +66,10 @@ def test_a_fault_is_the_same_after_the_control_channel(kind: str, count: int | N
         values |= {"seconds": seconds} if seconds else {}
     if KINDS[kind].extent == "seconds":
         values["seconds"] = 3.0
-    values |= {"Slow": {"delay": 2.0}, "SuspendPlugin": {"plugin": "P"}}.get(kind, {})
+    if kind == "Slow":
+        values["delay"] = 2.0
+    if kind == "SuspendPlugin":
+        values["plugin"] = "P"
     fault = read_fault(values)
     assert fault.values() == values
     assert read_fault(fault.values()) == fault

@@ -21,11 +21,12 @@ from kepm_plugin.devagent.bodies import (
     refusal_code,
 )
 from kepm_plugin.devagent.deliveries import Deliveries
+from kepm_plugin.devagent.ends import READ, End, first_packets
 from kepm_plugin.devagent.engine import Engine
 from kepm_plugin.devagent.faulting import Faults
 from kepm_plugin.devagent.faults import CloseBeforeConnack, RefuseConnack
 from kepm_plugin.devagent.packets import CONNECT, V5
-from kepm_plugin.devagent.passage import READ, End, Passage, first_packets
+from kepm_plugin.devagent.passage import Passage
 from kepm_plugin.devagent.registry import Address, Caller, Registry
 from kepm_plugin.devagent.rights import Rights, covers
 from kepm_plugin.devagent.terminal import Terminal

@@ -73,13 +73,14 @@ class Outlet:
             self._news.clear()
             while self._held:
                 due, packet = self._held[0]
-                await anyio.sleep(max(0.0, due - anyio.current_time()))
-                await self._write(packet)
+                await self._write_at(due, packet)
                 self._held.popleft()
                 self._held_bytes -= len(packet.data)
 
-    async def _write(self, packet: Outgoing) -> None:
-        """Write one packet in pieces, as fast as the fault in force lets it."""
+    async def _write_at(self, due: float, packet: Outgoing) -> None:
+        """Write one packet when it is due, in pieces, as fast as the fault in force lets it."""
+        if (wait := due - anyio.current_time()) > 0:
+            await anyio.sleep(wait)
         self._sent(packet)
         rest = packet.data
         while rest and not self.frozen and not self._writer.is_closing():
@@ -138,10 +139,11 @@ class Queue(Outlet):
                 await self._news.wait()
                 continue
             turn = not turn
-            control = bool(self._held) and (turn or not self._publications)
-            due, packet = (self._held if control else self._publications).popleft()
-            if control:
+            if self._held and (turn or not self._publications):
+                due, packet = self._held[0]
+                await self._write_at(due, packet)
+                self._held.popleft()  # now, so that `finish` finds it where the connection ends meanwhile
                 self._held_bytes -= len(packet.data)
-            await anyio.sleep(max(0.0, due - anyio.current_time()))
-            await self._write(packet)
+            else:
+                await self._write_at(*self._publications.popleft())
             await self._writer.drain()

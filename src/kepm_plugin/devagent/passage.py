@@ -1,12 +1,8 @@
 """One client's way through the gate: pumps between its socket and a connection of its own to the engine."""
 
 import asyncio
-import socket
-import struct
-import sys
 from collections.abc import Awaitable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import anyio
@@ -16,17 +12,17 @@ from kepm_plugin.devagent.border import Border
 from kepm_plugin.devagent.deliveries import Deliveries, Outstanding
 from kepm_plugin.devagent.delivery import Classic, Model, Outgoing, packet_of
 from kepm_plugin.devagent.embedded import SESSION_EXPIRY, Embedded
+from kepm_plugin.devagent.ends import READ, End, first_packets, leave, reset
 from kepm_plugin.devagent.engine import Engine
 from kepm_plugin.devagent.faulting import Faults
 from kepm_plugin.devagent.faults import HalfOpen, Reset, Slow
 from kepm_plugin.devagent.outlet import STEPS, Outlet, Queue
-from kepm_plugin.devagent.packets import V5, Packet, Splitter, read_properties
+from kepm_plugin.devagent.packets import V5, Packet, read_properties
 from kepm_plugin.devagent.rights import Rights
 from kepm_plugin.devagent.tampering import Tampering
 from kepm_plugin.devagent.terminal import Terminal
 from kepm_plugin.devagent.traffic import Crossing
 
-READ: Final = 64 * 1024
 UNSENT: Final = 16 * 1024 * 1024
 """Bytes that may wait for a client which reads slowly; at more it is disconnected, since the engine must be drained."""
 
@@ -55,16 +51,6 @@ class Host(Protocol):
     def rights_of(self, plugin_id: str) -> Rights:
         """Return what a plugin declared."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """One end of a passage: its streams, and packets that were read from it already."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    splitter: Splitter = field(default_factory=Splitter)
-    early: tuple[Packet, ...] = ()
 
 
 class Passage:
@@ -146,7 +132,7 @@ class Passage:
             await self._pump(client, engine)
         finally:
             with anyio.move_on_after(LEAVE_WITHIN, shield=True):
-                await _leave(engine)
+                await leave(engine)
             engine.writer.transport.abort()
             if self._outlet is not None and self._outlet.frozen:
                 client.writer.transport.abort()
@@ -294,27 +280,3 @@ class Passage:
     def _put(self, outlet: Outlet, packet: Outgoing) -> None:
         for each in self._tampering.to_client(packet):
             outlet.put(each)
-
-
-async def first_packets(end: End) -> list[Packet]:
-    """Return what comes up to and with the first packet; nothing where the stream ends before."""
-    while data := await end.reader.read(READ):
-        if packets := end.splitter.feed(data):
-            return packets
-    return []
-
-
-def reset(writer: asyncio.StreamWriter) -> None:
-    """End a connection by RST, which is what closing does to a socket that must not linger."""
-    linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
-    with suppress(OSError):
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    writer.transport.abort()
-
-
-async def _leave(engine: End) -> None:
-    """Say to the engine that nothing more comes, and return when it has closed its side."""
-    with suppress(OSError):
-        engine.writer.write_eof()
-        while await engine.reader.read(READ):
-            continue
