@@ -97,9 +97,10 @@ class Queue(Outlet):
     """Of the embedded model: a queue of 1,000 publications that drops the oldest *unread* one, QoS 1 and 2 included.
 
     Unread is a publication that was not yet handed to the client's socket, because the client does not read what was
-    handed to it before: its receive window and the system's send buffer are full, and so are up to 64 KiB of the TLS
-    transport. What the socket has taken is not in the queue any more, acknowledged or not, read by the client's
-    program or not. The one that is being written does not count, and is never dropped.
+    handed to it before: its receive window and the system's send buffer are full, and so are some 128 KiB of the gate's
+    own (the TLS transport's, and what the engine sent in one go). What the socket has taken is not in the queue any
+    more, acknowledged or not, read by the client's program or not. The one that is being written does not count, and
+    is never dropped.
 
     Other packets (acknowledgements, answers) have a queue of their own without such a limit; the two take turns.
     """
@@ -114,11 +115,16 @@ class Queue(Outlet):
         super().__init__(writer, slow, sent)
         self._dropped = dropped
         self._publications: deque[tuple[float, Outgoing]] = deque()
+        self._writing = False
         writer.transport.set_write_buffer_limits(high=1, low=0)  # drain returns when the transport holds nothing
 
     def put(self, packet: Outgoing) -> None:
         """Take a packet, and drop the oldest publication where too many wait."""
         slow = self._slow()
+        if slow is None and self._takes():
+            self._ready += packet.data
+            self._sent(packet)
+            return
         due = anyio.current_time() + (slow.delay if slow else 0.0)
         if packet.kind == PUBLISH:
             if len(self._publications) >= PENDING_MESSAGES:
@@ -129,6 +135,11 @@ class Queue(Outlet):
             self._held.append((due, packet))
             self._held_bytes += len(packet.data)
         self._news.set()
+
+    def _takes(self) -> bool:
+        """Tell whether the socket takes what comes, with nothing before it that waits."""
+        waits = self.frozen or self._writing or self._held or self._publications
+        return not waits and not self._writer.transport.get_write_buffer_size()
 
     async def run(self) -> None:
         """Write one packet after the other, each when the socket has taken the one before."""
@@ -145,5 +156,7 @@ class Queue(Outlet):
                 self._held.popleft()  # now, so that `finish` finds it where the connection ends meanwhile
                 self._held_bytes -= len(packet.data)
             else:
+                self._writing = True
                 await self._write_at(*self._publications.popleft())
+                self._writing = False
             await self._writer.drain()

@@ -1,7 +1,7 @@
 """One client's way through the gate: pumps between its socket and a connection of its own to the engine."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -25,6 +25,9 @@ from kepm_plugin.devagent.traffic import Crossing
 
 UNSENT: Final = 16 * 1024 * 1024
 """Bytes that may wait for a client which reads slowly; at more it is disconnected, since the engine must be drained."""
+
+AT_ONCE: Final = 100
+"""Packets of the engine that are carried before the client's socket has a turn: far fewer than its queue holds."""
 
 ANSWER_WITHIN: Final = 5.0
 LEAVE_WITHIN: Final = 2.0
@@ -229,9 +232,10 @@ class Passage:
             if to_engine and not engine.writer.is_closing():
                 engine.writer.write(to_engine)
                 await engine.writer.drain()
-            with anyio.move_on_after(self._model.patience) as silence:
-                data = await self._read(client.reader, outlet)
-            if silence.cancelled_caught:
+            try:
+                with anyio.fail_after(self._model.patience):
+                    data = await self._read(client.reader, outlet)
+            except TimeoutError:
                 self._why = "silent for one and a half times its keep-alive"
                 return
             if not data:
@@ -253,29 +257,34 @@ class Passage:
         """Carry what the engine sends, always: a client that does not read is disconnected, the engine never waits."""
         packets = list(engine.early)
         while True:
-            to_engine = bytearray()
-            for packet in packets:
-                answer, outgoing = self._model.from_engine(packet)
-                to_engine += answer
-                if outgoing is not None:
-                    self._put(outlet, outgoing)
-            if to_engine and not engine.writer.is_closing():
-                engine.writer.write(to_engine)
-            if client.writer.is_closing():
-                return
-            outlet.flush()
-            if self._outlet is None:  # CONNACK was among them
-                self._client, self._outlet = client.writer, outlet
-                self.suffer()
-            if outlet.waiting > UNSENT:
-                self._why = f"it reads too slowly, {UNSENT} bytes wait for it"
-                return
+            for start in range(0, len(packets), AT_ONCE):
+                if client.writer.is_closing():
+                    return
+                self._carry(packets[start : start + AT_ONCE], client, engine, outlet)
+                if outlet.waiting > UNSENT:
+                    self._why = f"it reads too slowly, {UNSENT} bytes wait for it"
+                    return
+                await asyncio.sleep(0)
             data = await engine.reader.read(READ)
             if not data:
                 if not self._border.left:
                     self._why = self._why or f"{self._host.engine.name} closed the connection"
                 return
             packets = engine.splitter.feed(data)
+
+    def _carry(self, packets: Sequence[Packet], client: End, engine: End, outlet: Outlet) -> None:
+        to_engine = bytearray()
+        for packet in packets:
+            answer, outgoing = self._model.from_engine(packet)
+            to_engine += answer
+            if outgoing is not None:
+                self._put(outlet, outgoing)
+        if to_engine and not engine.writer.is_closing():
+            engine.writer.write(to_engine)
+        outlet.flush()
+        if self._outlet is None:  # CONNACK was among them
+            self._client, self._outlet = client.writer, outlet
+            self.suffer()
 
     def _put(self, outlet: Outlet, packet: Outgoing) -> None:
         for each in self._tampering.to_client(packet):
