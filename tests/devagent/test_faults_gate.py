@@ -35,8 +35,8 @@ EVENTS: dict[str, Any] = {"publish": ["P/Events/+"], "subscribe": ["P/Events/+"]
 PING = Packet(PINGREQ, 0, b"").encode()
 
 
-async def test_a_connection_is_reset_now_and_the_next_one_after_connack(root: Path, broker: str) -> None:
-    async with staged(root, broker) as stage:
+async def test_a_connection_is_reset_now_and_the_next_one_after_connack(root: Path) -> None:
+    async with staged(root, "mosquitto") as stage:
         client = ControlClient.find(root)
         peer = await stage.peer()
         assert await asyncio.to_thread(client.fault, Reset(count=2, plugin="P")) == 1
@@ -86,8 +86,8 @@ async def _refused(stage: Stage) -> None:
     raise ConnectionRefusedError(f"refused with {code}")
 
 
-async def test_a_connection_may_be_closed_in_place_of_connack_or_refused(root: Path, broker: str) -> None:
-    async with staged(root, broker) as stage:
+async def test_a_connection_may_be_closed_in_place_of_connack_or_refused(root: Path) -> None:
+    async with staged(root, "nats") as stage:
         await stage.agent.fault(CloseBeforeConnack())
         peer = await stage.raw()
         peer.send(Connect(level=4, client_id="P").encode())
@@ -113,8 +113,8 @@ async def test_the_port_is_closed_for_a_while(root: Path) -> None:
         await (await stage.peer("again_P")).ping()
 
 
-async def test_a_slow_connection_carries_everything_later(root: Path, broker: str) -> None:
-    async with staged(root, broker, **EVENTS) as stage:
+async def test_a_slow_connection_carries_everything_later(root: Path) -> None:
+    async with staged(root, "mosquitto", **EVENTS) as stage:
         peer = await stage.peer()
         await peer.subscribe("P/Events/+")
         number = await stage.agent.fault(Slow(bytes_per_second=20_000, delay=0.01, seconds=60, plugin="P"))
@@ -149,8 +149,8 @@ async def test_every_second_delivery_comes_twice_and_the_engine_sees_one_acknowl
         await again.ping()
 
 
-async def test_the_brokers_acknowledgement_is_lost_once(root: Path, broker: str) -> None:
-    async with staged(root, broker, **EVENTS) as stage:
+async def test_the_brokers_acknowledgement_is_lost_once(root: Path) -> None:
+    async with staged(root, "mosquitto", **EVENTS) as stage:
         peer = await stage.peer()
         await stage.agent.fault(DropPuback())
         for topic in ("P/Events/x", "Undeclared"):

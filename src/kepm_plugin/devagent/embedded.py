@@ -35,6 +35,7 @@ from kepm_plugin.devagent.packets import (
 )
 
 NO_MATCHING_SUBSCRIBERS: Final = 0x10
+LARGEST_ID: Final = 0xFFFF
 LONGEST_KEEP_ALIVE: Final = 0xFFFF
 SESSION_EXPIRY: Final = 0x11
 RECEIVE_MAXIMUM: Final = 0x21
@@ -135,4 +136,4 @@ class Embedded:
 
 
 def _next(mid: int) -> int:
-    return mid % 0xFFFF + 1
+    return mid % LARGEST_ID + 1

@@ -24,8 +24,8 @@ class DevOptions:
         broker: Engine behind the gate. `auto`: mosquitto where it is installed, else NATS.
         broker_model: What the broker is like for a plugin. `classic`: as the engine is. `embedded`: as MQTTnet's server
             is by default, whichever the engine (docs/faults.md).
-        unlimited_queue: mosquitto queues as many messages for a client as come, in place of 1,000, and saves them once a
-            minute, in place of at each change: should it be killed, sessions go back by as much.
+        unlimited_queue: mosquitto queues as many messages for a client as come, in place of 1,000, and saves them once
+            a minute, in place of at each change: should it be killed, sessions go back by as much.
         https_port: None: `Settings:KestrelHttpsPort` of the root's `appsettings.json`, else a free one that is then
             kept there.
         mqtt_port: None: `MqttBrokerSettings:Port` (assumed name), else as above.
