@@ -3,24 +3,21 @@
 import asyncio
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 
 import anyio
 
 from kepm_plugin.devagent.bodies import TAKEN_OVER, UNAVAILABLE, Connect, connack, disconnect, read_connack
 from kepm_plugin.devagent.border import Border
-from kepm_plugin.devagent.deliveries import Deliveries, Outstanding
+from kepm_plugin.devagent.deliveries import Outstanding
 from kepm_plugin.devagent.delivery import Classic, Model, Outgoing, packet_of
 from kepm_plugin.devagent.embedded import SESSION_EXPIRY, Embedded
 from kepm_plugin.devagent.ends import READ, End, first_packets, leave, reset
-from kepm_plugin.devagent.engine import Engine
-from kepm_plugin.devagent.faulting import Faults
 from kepm_plugin.devagent.faults import HalfOpen, Reset, Slow
+from kepm_plugin.devagent.host import Host
 from kepm_plugin.devagent.outlet import STEPS, Outlet, Queue
 from kepm_plugin.devagent.packets import V5, Packet, read_properties
-from kepm_plugin.devagent.rights import Rights
 from kepm_plugin.devagent.tampering import Tampering
-from kepm_plugin.devagent.terminal import Terminal
 from kepm_plugin.devagent.traffic import Crossing
 
 UNSENT: Final = 16 * 1024 * 1024
@@ -32,28 +29,6 @@ AT_ONCE: Final = 100
 ANSWER_WITHIN: Final = 5.0
 LEAVE_WITHIN: Final = 2.0
 PAUSES: Final = (0.05, 0.1, 0.2, 0.4, 0.0)
-
-
-class Host(Protocol):
-    """What a passage needs of the gate."""
-
-    engine: Engine
-    terminal: Terminal
-    faults: Faults
-    deliveries: Deliveries
-    embedded: bool
-
-    def anybody(self, topic: str) -> bool:
-        """Tell whether a client has subscribed to a topic."""
-        ...
-
-    def report(self, crossing: Crossing) -> None:
-        """Record what crossed."""
-        ...
-
-    def rights_of(self, plugin_id: str) -> Rights:
-        """Return what a plugin declared."""
-        ...
 
 
 class Passage:
