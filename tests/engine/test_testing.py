@@ -1,14 +1,17 @@
 """What `hosted()` tells the author of a test: slips, answers that do not come, and what failed in the plugin."""
 
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import anyio
+import pydantic
 import pytest
 
 from kepm_plugin import Change, Handler, Message, Plugin, Publisher, Rejected, Settings, background, every, setting
-from kepm_plugin.errors import NoAnswer, PayloadMismatch, UsageError
+from kepm_plugin.errors import BadPayload, NoAnswer, PayloadMismatch, UsageError
 from kepm_plugin.testing import Hosted, hosted
 
 on_mock_clock = pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
@@ -375,3 +378,107 @@ async def test_of_two_plugins_each_has_its_own_failures() -> None:
         await one.publish("Numbers", 7)
         assert len(await one.until_errors()) == 1
         assert other.errors == []
+
+
+# --- types ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Alarm:
+    level: int
+
+
+class Model(pydantic.BaseModel):
+    level: int = pydantic.Field(alias="Level")
+
+
+class Typed(Plugin):
+    id = "Typed"
+    alarms = Publisher[Alarm]("Alarms")
+    texts = Publisher[str]("Texts")
+    raw = Publisher[bytes]("Raw")
+    models = Publisher[Model]("Models")
+    several = Publisher[list[Model]]("Several")
+    anything = Publisher[Any]("Anything")
+
+
+@Typed.command("count/{kind}")
+class Count(Handler[Typed]):
+    async def handle(self, message: Message[None]) -> int:
+        given: Any = {"good": 5, "wrong": "five"}
+        return given[message.params["kind"]]  # type: ignore[no-any-return]
+
+
+@Typed.command("measure")
+class Measure(Handler[Typed]):
+    def handle(self, message: Message[None]) -> Alarm:
+        given: Any = 5
+        return given  # type: ignore[no-any-return]
+
+
+@Typed.command("free")
+class Free(Handler[Typed]):
+    async def handle(self, message: Message[None]):  # type: ignore[no-untyped-def]
+        return "whatever"
+
+
+@pytest.mark.parametrize(
+    ("publisher", "value"),
+    [
+        ("alarms", Alarm(1)),
+        ("alarms", {"level": 1}),
+        ("texts", "a text"),
+        ("raw", b"\xff"),
+        ("models", Model(Level=1)),
+        ("several", [Model(Level=1)]),
+        ("anything", {"a": 1}),
+    ],
+)
+async def test_a_value_of_its_type_is_published(publisher: str, value: object) -> None:
+    async with hosted(Typed) as host:
+        await getattr(host.plugin, publisher).publish(value)
+        assert len(host.published(publisher.title())) == 1 or await host.until_published(publisher.title())
+
+
+@pytest.mark.parametrize(
+    ("publisher", "value", "said"),
+    [
+        (
+            "alarms",
+            "a text",
+            "Typed.alarms.publish() was given str, which is not what it says: the payload does not fit",
+        ),
+        ("alarms", Alarm(cast("int", "high")), "given Alarm, which is not what it says: the payload does not fit"),
+        ("texts", 5, "Typed.texts.publish() was given int, which is not what it says: expected str, got int"),
+        ("raw", "text", "expected bytes, got str"),
+        ("models", {"level": 1}, "expected Model, got dict"),
+    ],
+    ids=["text", "field", "number", "bytes", "model"],
+)
+async def test_a_publisher_refuses_another_type(publisher: str, value: object, said: str) -> None:
+    async with hosted(Typed) as host:
+        with pytest.raises(BadPayload, match=re.escape(said)):
+            await getattr(host.plugin, publisher).publish(value)
+        with pytest.raises(BadPayload, match=re.escape(said)):
+            getattr(host.plugin, publisher).publish_soon(value)
+
+
+async def test_a_handler_that_returns_another_type_than_it_says_has_failed() -> None:
+    async with hosted(Typed) as host:
+        assert (await host.command("count/good"))["result"] == 5
+        assert (await host.command("free"))["result"] == "whatever"
+        assert (await host.command("count/wrong"))["error"] == "internal error"
+        [failed] = host.errors
+    assert str(failed.error).startswith("Count.handle returns str, which is not what it says: the payload does not fit")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)  # as above
+async def test_so_has_one_that_runs_in_a_thread() -> None:
+    async with hosted(Typed) as host:
+        assert not (await host.command("measure"))["ok"]
+        assert [type(one.error) for one in host.errors] == [BadPayload]
+
+
+async def test_other_objects_of_the_plugin_do_not_check() -> None:
+    async with hosted(Typed):
+        assert "alarms" not in vars(Typed())

@@ -15,6 +15,7 @@ from ._payload import (
     encode,
     encode_json,
     encoder,
+    fitting,
 )
 from ._values import EMPTY, Message, Publication, Received
 
@@ -33,4 +34,5 @@ __all__ = [
     "encode",
     "encode_json",
     "encoder",
+    "fitting",
 ]

@@ -115,6 +115,27 @@ def encoder(annotation: Any) -> Callable[[Any], bytes]:
     return encode if annotation in (bytes, str, Any, object) else encode_json
 
 
+def fitting(annotation: Any) -> Callable[[Any, bytes], object]:
+    """Return a function from a value and its payload that raises `PayloadMismatch` where a receiver finds another type.
+
+    A dict fits a dataclass of the same properties. Models are judged by their class alone: what pydantic writes need
+    not be what it reads.
+    """
+    if annotation in (bytes, str):
+        return lambda value, _: _of_class(value, bytes | bytearray if annotation is bytes else str, annotation)
+    if is_pydantic(annotation):
+        return lambda value, _: _of_class(value, annotation, annotation)
+    if has_pydantic(annotation) or annotation in (Any, object):
+        return lambda _value, _payload: None
+    decode = decoder(annotation)
+    return lambda _, payload: decode(payload)
+
+
+def _of_class(value: Any, kind: Any, annotation: Any) -> None:
+    if not isinstance(value, kind):
+        raise PayloadMismatch(f"expected {_name(annotation)}, got {type(value).__name__}")
+
+
 def encode(value: object) -> bytes:
     """Return the payload of a value: bytes as they are, text as UTF-8, everything else as JSON.
 

@@ -6,6 +6,7 @@ from ._plugin import Plugin
 from ._publish import Host, Publisher, Request, Subscription
 from ._schedule import Background, Every, background, every
 from ._snapshot import holding_settings
+from ._typed import check_types
 from ._values import Gap
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Route",
     "Subscription",
     "background",
+    "check_types",
     "every",
     "holding_settings",
 ]

@@ -14,6 +14,7 @@ from ._annotations import UnresolvedAnnotation, annotated, namespace
 from ._checks import check_spelling
 from ._publish import Declared
 from ._schedule import is_seconds, scheduled
+from ._typed import typed_handle
 
 P = TypeVar("P")
 
@@ -56,6 +57,7 @@ class Handler(Generic[P]):
             """Set the plugin already here, so that an `__init__` that does not call `super()` has it, too."""
             handler = super().__new__(cls)
             handler.plugin = plugin
+            typed_handle(handler)
             return handler
 
     def __init__(self, plugin: P) -> None:

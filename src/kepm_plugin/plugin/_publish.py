@@ -123,13 +123,15 @@ class Publisher(Declared, Generic[T]):
     """Publishes payloads of one type on one topic.
 
     `Publisher[Finding]("Findings/{severity}")`: the topic is relative to the plugin's id, a leading slash makes it
-    absolute, each `{name}` is given when publishing. `qos` is MQTT's, 0 to 2.
+    absolute, each `{name}` is given when publishing. `qos` is MQTT's, 0 to 2. That a value is of the type is checked
+    by the type checkers, and in tests by `hosted()`; at an agent it is encoded as it is.
     """
 
     def __init__(self, topic: str, *, qos: int = 1) -> None:
         self._text = topic
         self.qos = qos
         self.pattern = Pattern("", False, ())
+        self.payload_type: Any = Any
         self.encode: Callable[[Any], bytes] = encode
 
     def bind(self, owner: type, name: str) -> None:
@@ -146,7 +148,7 @@ class Publisher(Declared, Generic[T]):
     def _take_types(self, types: tuple[Any, ...]) -> None:
         for payload in types:
             self._checked(decoder, payload)
-            self.encode = encoder(payload)
+            self.payload_type, self.encode = payload, encoder(payload)
 
     @overload
     def __get__(self, plugin: None, owner: type) -> "Publisher[T]": ...

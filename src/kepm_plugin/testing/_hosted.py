@@ -28,7 +28,7 @@ from kepm_plugin.errors import AgentRefused, NoAnswer, PayloadMismatch, UnknownP
 from kepm_plugin.link import Deliver, Session
 from kepm_plugin.logs import LogPipe, logging_to
 from kepm_plugin.message import Publication, decode_json, encode, encode_json
-from kepm_plugin.plugin import HandlerRoute, Plugin
+from kepm_plugin.plugin import HandlerRoute, Plugin, check_types
 from kepm_plugin.runtime import Outcome, Serving, Surroundings
 from kepm_plugin.settings import Settings, fields_of
 from kepm_plugin.store import memory_store, open_store
@@ -289,6 +289,9 @@ async def hosted(
     to stop. One that passes fails all the same when something failed in the plugin that the test has not looked at, see
     `Hosted.errors`: a handler that raised must not leave a test green.
 
+    Types are checked as they are not at an agent: a publisher that is given another type than its own raises
+    BadPayload, and so does a command's handler that returns another one than it is annotated with.
+
     Args:
         plugin: The class, with all its handlers registered.
         settings: What the plugin's file holds, by key at the agent.
@@ -334,6 +337,7 @@ async def hosted(
                 start_budget=0.0,
             ),
         )
+        check_types(serving.plugin)
         host = Hosted[P](serving, agent, broker, stop)
         body: BaseException | None = None
         error: BaseException | None = None
