@@ -8,7 +8,7 @@ from collections.abc import Callable
 from copy import copy
 from functools import wraps
 from inspect import get_annotations, getattr_static, iscoroutinefunction
-from typing import Any, Final, Never, NoReturn, cast
+from typing import Any, Final, Never, NoReturn
 
 from ..errors import BadPayload, PayloadMismatch
 from ..message import encode_json, fitting
@@ -23,9 +23,9 @@ def check_types(plugin: Any) -> None:
     """Have a plugin object check its types, in its publishers and in the handlers that are made for it."""
     kind: Any = plugin.__class__
     for name in dir(kind):
-        publisher = getattr_static(kind, name)
-        if isinstance(publisher, Publisher):
-            checking: Publisher[Any] = copy(cast("Publisher[Any]", publisher))
+        publisher: Any = getattr_static(kind, name)
+        if issubclass(type(publisher), Publisher):
+            checking = copy(publisher)
             fits, where = fitting(checking.payload_type), f"{checking.owner}.publish()"
             checking.encode = _checked_encode(checking.encode, fits, where)
             vars(plugin)[name] = checking.__get__(plugin, kind)  # An attribute of the object goes before the class's.
