@@ -9,8 +9,9 @@ Everything but the two adapters is the real thing: routing, decoding, lanes, ans
 and on trio. A failure in the plugin that the test does not look at fails the test, see `Hosted.errors`.
 """
 
+from ._agent import MemoryAgent
 from ._failures import Failed
-from ._hosted import Hosted, MemoryAgent, hosted
+from ._hosted import Hosted, hosted
 from ._memory import MemoryBroker
 
 __all__ = ["Failed", "Hosted", "MemoryAgent", "MemoryBroker", "hosted"]

@@ -1,9 +1,8 @@
 """`hosted()`: a plugin that runs against an agent and a broker in memory."""
 
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from difflib import get_close_matches
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -15,72 +14,33 @@ import anyio.lowlevel
 
 from kepm_plugin.contract import (
     ASSUMED,
-    BROKER_HOST_KEY,
-    BROKER_PORT_KEY,
     LOGGER_TOPIC,
-    SYSTEM_PLUGIN,
     command_topic,
     link_topic,
     response_topic,
     status_topic,
 )
-from kepm_plugin.errors import AgentRefused, NoAnswer, PayloadMismatch, UnknownPlugin, UsageError
+from kepm_plugin.errors import NoAnswer, PayloadMismatch, UsageError
 from kepm_plugin.link import Deliver, Session
 from kepm_plugin.logs import LogPipe, logging_to
 from kepm_plugin.message import Publication, decode_json, encode, encode_json
 from kepm_plugin.plugin import HandlerRoute, Plugin, check_types
 from kepm_plugin.runtime import Outcome, Serving, Surroundings
-from kepm_plugin.settings import Settings, fields_of
 from kepm_plugin.store import memory_store, open_store
 from kepm_plugin.topics import Router, matches
 
+from ._agent import MemoryAgent, Setting, check_keys, listed, text
 from ._failures import Failed, Failures, complaint
 from ._memory import MemoryBroker
 
 P = TypeVar("P", bound=Plugin)
 T = TypeVar("T")
 
-Setting = str | int | float | bool
-
 TIMEOUT = 5.0
 """Seconds that one call of a test waits, whatever else happens meanwhile."""
 
 GRACE = 1.0
 """Seconds that a plugin has to stop after its test has failed; then it is cut off."""
-
-
-class MemoryAgent:
-    """The agent's settings API in memory: stored values over those of the plugin's file."""
-
-    def __init__(self, plugin_id: str, file: Mapping[str, Setting]) -> None:
-        self._id = plugin_id
-        self._file = {key: _text(value) for key, value in file.items()}
-        self.stored: dict[str, str] = {}
-        """What was written, by the plugin or by the test."""
-        self.system: dict[str, str] = {BROKER_HOST_KEY: "127.0.0.1", BROKER_PORT_KEY: "8675"}
-        self.refusing = False
-        """True answers everything with 403."""
-
-    async def settings(self, plugin: str) -> dict[str, str]:
-        """Return the merged settings."""
-        self._check(plugin)
-        return dict(self.system) if plugin == SYSTEM_PLUGIN else self._file | self.stored
-
-    async def put_setting(self, plugin: str, key: str, value: Setting) -> None:
-        """Write one setting."""
-        self._check(plugin)
-        self.stored[key] = _text(value)
-
-    async def revert(self, plugin: str) -> None:
-        """Go back to the file."""
-        self._check(plugin)
-        self.stored.clear()
-
-    def _check(self, plugin: str) -> None:
-        if self.refusing:
-            raise AgentRefused("403: the agent in memory was told to refuse")
-        if plugin not in (self._id, SYSTEM_PLUGIN):
-            raise UnknownPlugin(f"404: the agent in memory has no plugin {plugin!r}")
 
 
 class Hosted(Generic[P]):
@@ -190,8 +150,8 @@ class Hosted(Generic[P]):
             UsageError: The plugin declares no such setting.
             SettingsError: The plugin refuses it, and keeps its last good settings.
         """
-        _check_keys(self._serving.declarations.settings_type, (key,))
-        self.agent.stored[key] = _text(value)
+        check_keys(self._serving.declarations.settings_type, (key,))
+        self.agent.stored[key] = text(value)
         with self.failures.here():
             await self._serving.settings.refresh()
 
@@ -272,7 +232,7 @@ class Hosted(Generic[P]):
                 f"{taken.spec.name} takes {topic!r} without an answer; use publish(), or make it a command"
             )
         known = [route.spec.command for route in routes if route.spec.command is not None]
-        raise UsageError(f"no handler takes {topic!r}; its commands: {_listed(known, command)}")
+        raise UsageError(f"no handler takes {topic!r}; its commands: {listed(known, command)}")
 
 
 @asynccontextmanager
@@ -308,7 +268,7 @@ async def hosted(
     given: object = plugin
     if not (isinstance(given, type) and issubclass(given, Plugin)):
         raise TypeError(f"hosted() takes the class of a plugin, as in hosted(MyPlugin), not {plugin!r}")
-    _check_keys(plugin.declarations().settings_type, settings or {})
+    check_keys(plugin.declarations().settings_type, settings or {})
     agent, broker, stop = MemoryAgent(plugin.id, settings or {}), MemoryBroker(), anyio.Event()
     serving: Serving | None = None
 
@@ -364,37 +324,12 @@ async def hosted(
             raise error
 
 
-def _listed(known: list[str], wanted: str) -> str:
-    near = get_close_matches(wanted, known, n=1)
-    return (", ".join(known) or "none") + (f"; did you mean {near[0]!r}?" if near else "")
-
-
 def _told(body: BaseException | None, group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return what comes out of `hosted`: the test's own error as itself, else that of the plugin that ended it."""
     cancelled = anyio.get_cancelled_exc_class()
     if body is not None and not isinstance(body, cancelled) and group.subgroup(cancelled) is None:
         return body
     return group.exceptions[0] if len(group.exceptions) == 1 else group
-
-
-def _check_keys(settings: type[Settings], keys: Iterable[str]) -> None:
-    """Refuse a test's slip; the agent itself may well hold keys that a plugin does not declare."""
-    fields = {field.key: field for field in fields_of(settings)}
-    names = {field.name: field.key for field in fields.values()}
-    for key in keys:
-        if key.casefold() in (known.casefold() for known in fields):
-            continue
-        if key in names:
-            raise UsageError(f"{settings.__name__}.{key} has the key {names[key]!r} at the agent; write that")
-        if not fields:
-            raise UsageError(
-                f"the plugin declares no settings, so there is no {key!r}; annotate 'settings: MySettings'"
-            )
-        raise UsageError(f"{settings.__name__} declares no key {key!r}; its keys: {_listed(list(fields), key)}")
-
-
-def _text(value: Setting) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _value(payload: bytes) -> Any:
