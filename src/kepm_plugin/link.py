@@ -31,6 +31,10 @@ LATE = 2
 """By so many ticks everything must be late to count as a sleep."""
 
 
+LATE_ECHO = 1.1
+"""By so many deadlines the end of an echo's deadline must be noticed late to count as a blocked loop, or a sleep."""
+
+
 class Session(Protocol):
     """One connection to the broker, from CONNACK to its loss."""
 
@@ -282,10 +286,12 @@ class Link:
                 self._proven = False
                 self._observer.proof(False)
             # A loop that was blocked, or a machine that slept, has missed nothing: it gets another try at once.
-            late = self._now() - sent > self._options.echo_timeout + self._options.tick
+            late = not came and self._now() - sent > LATE_ECHO * self._options.echo_timeout
             if self._proven and not came and not late and self._heard <= sent:
                 return "the echo did not come back"
-            since = sent if late else self._now()
+            if late:
+                continue
+            since = self._now()
             # A rest too small for the clock would never pass.
             while (rest := self._options.quiet - (self._now() - max(since, self._heard))) > 0.001:  # noqa: ASYNC110
                 await anyio.sleep(rest)  # What is received meanwhile puts it off; waking for each would cost more.

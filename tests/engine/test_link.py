@@ -1,5 +1,7 @@
 """The link's state machine against a scripted session: connecting, proving, losing, restoring, giving up."""
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from random import Random
@@ -414,9 +416,10 @@ async def test_an_echo_that_is_behind_other_messages_is_not_missed() -> None:
     assert world.events == ["up", "proven", "received first in the queue"]
 
 
+@pytest.mark.parametrize("seconds", [5, 8, 30, 600])
 @on_mock_clock
 async def test_a_clock_that_is_late_is_forgiven_and_another_echo_is_sent_at_once(
-    clock: trio.testing.MockClock,
+    clock: trio.testing.MockClock, seconds: float
 ) -> None:
     session = Scripted()
     world = echoing(session)
@@ -425,11 +428,38 @@ async def test_a_clock_that_is_late_is_forgiven_and_another_echo_is_sent_at_once
         session.echoes = False
         await anyio.sleep(11)
         sent = len(session.published)
-        clock.jump(600)  # while that echo is awaited
+        clock.jump(seconds)  # while that echo is awaited, for five seconds in all
         session.echoes = True
         await anyio.sleep(1)
         assert len(session.published) == sent + 1
         await anyio.sleep(60)
+    assert world.events == ["up", "proven"]
+
+
+class Remote(Scripted):
+    """Writes when the loop turns next, to a broker that answers by itself."""
+
+    def publish(self, publication: Publication, acknowledged: Callable[[], None] | None = None) -> None:
+        self.published.append(publication)
+        loop = asyncio.get_running_loop()
+        echo = [Received(publication.topic, publication.payload)]
+        loop.call_soon(loop.call_later, 0.02, self.deliver, echo)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+@pytest.mark.parametrize("seconds", [0.35, 0.7])
+async def test_a_loop_that_was_blocked_for_longer_than_an_echo_may_take_has_missed_none(seconds: float) -> None:
+    session = Remote()
+    world = echoing(session, quiet=0.05, echo_timeout=0.3, tick=0.3)
+    async with world.running():
+        await world.until("up", "proven")
+        with anyio.fail_after(5):
+            for count in range(2, 5):
+                while len(session.published) < count:
+                    await anyio.lowlevel.checkpoint()
+                time.sleep(seconds)  # noqa: ASYNC251  The block is what is tested; that echo is not written yet.
+            while len(session.published) < 7:
+                await anyio.lowlevel.checkpoint()
     assert world.events == ["up", "proven"]
 
 
