@@ -90,7 +90,7 @@ def test_a_running_handler_finishes_and_is_answered_when_the_plugin_is_stopped(s
 
 @pytest.mark.parametrize("kind", ["await", "thread", "loop", "executor", "stubborn"])
 def test_a_handler_that_never_ends_does_not_keep_the_plugin(site: Site, kind: str) -> None:
-    with agent_process(site.root) as agent:
+    with agent_process(site.root, measured=False) as agent:
         agent.control.send("Probe", "echo")
         thread, _ = command_in_thread(agent, f"hang/{kind}", timeout=1)
         agent.until(rf"^Probe .*noted: hang {kind}")
