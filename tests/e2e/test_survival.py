@@ -85,7 +85,7 @@ def test_five_restarts_of_the_agent_leave_one_copy_that_serves(site: Site, engin
 @contextmanager
 def leaving_orphans(site: Site, engine: str) -> Generator[AgentProcess]:
     """An agent that the test ends itself; its plugins may outlive it."""
-    agent = AgentProcess(site.root, "--broker", engine, "--leave-orphans")
+    agent = AgentProcess(site.root, "--broker", engine, "--leave-orphans", measured=False)
     try:
         yield agent.ready()
     finally:
@@ -99,7 +99,7 @@ def test_an_orphan_whose_handler_never_ends_gives_way_to_the_next_copy(site: Sit
             agent.control.send("Probe", "hang/stubborn", timeout=0.5)
         orphan = agent.plugin_process("Probe")
         agent.end(signal.SIGKILL)
-    with agent_process(site.root, "--broker", "nats") as successor:
+    with agent_process(site.root, "--broker", "nats", measured=False) as successor:
         assert successor.control.send("Probe", "echo", timeout=10)["result"]["pid"] != orphan.pid
         orphan.wait(5)
     agent.joined()
