@@ -88,8 +88,8 @@ def test_a_delivery_is_counted_when_it_begins_and_the_first_one_always(folder: P
 
 
 def test_what_is_left_is_read_in_parts_of_a_bounded_size(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kepm_plugin.store.PART", 3)
-    monkeypatch.setattr("kepm_plugin.store.PART_BYTES", 500)
+    monkeypatch.setattr("kepm_plugin.store._journal.PART", 3)
+    monkeypatch.setattr("kepm_plugin.store._journal.PART_BYTES", 500)
     large = Received("t", bytes(500), qos=1)
     with open_store(folder) as store:
         ids = [one.id for one in store.journal([SCAN] * 4 + [large] * 2)]

@@ -585,7 +585,7 @@ async def test_without_a_journal_there_is_nothing_to_replay(store: Store) -> Non
     "limits",
     [
         {"dispatch._lane.LIMIT": 5, "dispatch._lane.LOW": 3, "dispatch._dispatcher.PART": 3},
-        {"dispatch._lane.LIMIT_BYTES": 120, "dispatch._lane.LOW_BYTES": 60, "store.PART_BYTES": 400},
+        {"dispatch._lane.LIMIT_BYTES": 120, "dispatch._lane.LOW_BYTES": 60, "store._journal.PART_BYTES": 400},
     ],
 )
 @pytest.mark.parametrize("before_serving", [7, 40])

@@ -12,19 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..database import Connection, Database, insert, memory_database, open_database
-from ..errors import StoreError
+from ..database import Database, memory_database, open_database
 from ..folder import make_private
 from ..message import Publication, Received
 from . import _tables as tables
+from ._dead import DeadLetter, DeadLetters
+from ._journal import PART, Journal, Journalled, remove
+from ._kept import Kept, keep
+
+__all__ = ["DEFAULT", "FILE", "PART", "DeadLetter", "Journalled", "Limits", "Store", "memory_store", "open_store"]
 
 FILE: Final = "plugin.db"
-
-PART: Final = 200
-"""Messages that are read back at a time."""
-
-PART_BYTES: Final = 4 * 2**20
-"""Bytes of messages that are read back at a time; one more message may go beyond."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,30 +37,6 @@ class Limits:
 DEFAULT: Final = Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class Journalled:
-    """A received message that is on disk and not done yet.
-
-    `delivery` is which delivery to its handler the next one is: 1 in the run that received it, at least 2 afterwards.
-    The packet identifier of a message from an earlier run is 0: its session is gone.
-    """
-
-    id: int
-    received: Received
-    delivery: int
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A message that no handler could do. `buried_at` is in seconds since the epoch."""
-
-    id: int
-    received: Received
-    reason: str
-    details: str
-    buried_at: float
-
-
 class Store:
     """The open file. Belongs to the thread that opened it.
 
@@ -70,14 +44,12 @@ class Store:
     """
 
     def __init__(self, database: Database, limits: Limits, now: Callable[[], float]) -> None:
-        self._database, self._limits, self._now = database, limits, now
-        # Held here, so that neither a full journal nor a flood of dead letters costs a scan per message.
-        self._count: int
-        self._bytes: int
-        with database.read("read totals") as db:
-            self._count, self._bytes, self._inherited = db.execute(tables.TOTALS).fetchone()
-            self._dead: dict[int, int] = dict(db.execute(tables.DEAD_SIZES))
-        self._dead_bytes = sum(self._dead.values())
+        self._database = database
+        self._journal = Journal(database, limits.journal_bytes)
+        self._kept = Kept(database)
+        self._dead = DeadLetters(database, limits.dead_letters, limits.dead_letter_bytes, now)
+
+    # --- received messages --------------------------------------------------------------------------------------------
 
     def journal(self, batch: Sequence[Received]) -> list[Journalled]:
         """Write what was read in one drain, in one commit, and return it with ascending ids.
@@ -85,42 +57,18 @@ class Store:
         Raises:
             StoreError: It could not be written, or the journal is full. The messages must not be acknowledged.
         """
-        if not batch:
-            return []
-        if self._bytes >= self._limits.journal_bytes:
-            raise StoreError(
-                f"the journal holds {self._count} messages and is full ({self._bytes} bytes); nothing more "
-                "is acknowledged until handlers have caught up: make them quicker, or give them more `concurrency`"
-            )
-        sizes = [tables.size_of(received) for received in batch]
-        with self._database.commit("journal messages") as db:
-            ids = [
-                insert(db, tables.JOURNAL, (1, size, *tables.to_row(received)))
-                for received, size in zip(batch, sizes, strict=True)
-            ]
-        self._count += len(ids)
-        self._bytes += sum(sizes)
-        return [Journalled(number, received, 1) for number, received in zip(ids, batch, strict=True)]
+        return self._journal.add(batch) if batch else []
 
     def unfinished(self, after: int = 0) -> list[Journalled]:
         """Return the next few messages that an earlier run left behind a number, in the order of arrival."""
-        return [row for row in self.read_from(after + 1, PART) if row.id <= self._inherited]
+        return self._journal.unfinished(after)
 
     def read_from(self, id: int, limit: int) -> list[Journalled]:  # noqa: A002
-        """Return messages of the journal from a number on, in the order of arrival.
+        """Return messages that wait for their handler from a number on, in the order of arrival.
 
-        At least one where there is any, at most `limit`, and no more once they have `PART_BYTES`.
+        At least one where there is any, at most `limit`, and not many more than `PART_BYTES`.
         """
-        found, size = list[Journalled](), 0
-        with self._database.read("read the journal") as db:
-            for number, begun, its_size, *message in db.execute(tables.FROM, (id, limit)):
-                # Of those that this run received, none is counted: that would be a commit for each.
-                delivery = begun + 1 if number <= self._inherited else 1
-                found.append(Journalled(number, tables.from_row(message), delivery))
-                size += its_size
-                if size >= PART_BYTES:
-                    break
-        return found
+        return self._journal.read_from(id, limit)
 
     def begin(self, id: int, delivery: int) -> None:  # noqa: A002
         """Count a delivery of a message that an earlier run left; the next run's is then the one after it.
@@ -128,16 +76,31 @@ class Store:
         Only what was counted can tell the message that ends the process from those that waited behind it. A first
         delivery counts as begun, without a commit.
         """
-        with self._database.commit("count a delivery") as db:
-            db.execute("UPDATE journal SET begun = ? WHERE id = ?", (delivery, id))
+        self._journal.begin(id, delivery)
+
+    def postpone(self, id: int, attempts: int, due: float) -> None:  # noqa: A002
+        """Note that a message's handler has failed so often, and is not tried before `due`, seconds since the epoch."""
+        self._journal.postpone(id, attempts, due)
+
+    def defer(self, ticket: str, id: int | None, received: Received) -> None:  # noqa: A002
+        """Keep a message, journalled before or not, until `finish`; it waits for its ticket and no handler any more."""
+        self._journal.defer(ticket, id, received)
+
+    def deferred(self, ticket: str) -> tuple[int, Received] | None:
+        """Return the message of a ticket with its id; None where the ticket is unknown, or was answered."""
+        return self._journal.deferred(ticket)
+
+    def expired(self, before: float) -> list[tuple[int, Received]]:
+        """Return some deferred messages that were received before a time, oldest first, with their ids."""
+        return self._journal.expired(before, PART)
 
     def unfinished_count(self) -> int:
         """Return how many messages are in the journal, those of an earlier run included."""
-        return self._count
+        return self._journal.count
 
     def unfinished_bytes(self) -> int:
         """Return about how many bytes they take."""
-        return self._bytes
+        return self._journal.bytes
 
     def finish(self, id: int, answers: Sequence[Publication] = ()) -> list[int]:  # noqa: A002
         """Remove a message and keep its answers, in one commit; return the ids of the kept answers.
@@ -145,29 +108,27 @@ class Store:
         An id that is not in the journal (any more) removes nothing; its answers are kept all the same.
         """
         with self._database.commit("finish a message") as db:
-            size = _remove(db, id)
-            kept = [insert(db, tables.KEEP, tables.publication_row(answer)) for answer in answers]
-        self._forget(size)
+            size = remove(db, id)
+            kept = [keep(db, answer) for answer in answers]
+        self._journal.forget(size)
         return kept
+
+    # --- publications -------------------------------------------------------------------------------------------------
 
     def keep(self, publication: Publication) -> int:
         """Keep a publication until `sent` is told its id, which is returned."""
-        with self._database.commit("keep a publication") as db:
-            return insert(db, tables.KEEP, tables.publication_row(publication))
+        return self._kept.add(publication)
 
     def kept(self) -> list[tuple[int, Publication]]:
         """Return the publications that are not sent yet, oldest first, with their ids."""
-        with self._database.read("read publications") as db:
-            return [
-                (number, Publication(tables.topic_text(topic), payload, qos, bool(retain), correlation_data))
-                for number, topic, payload, qos, retain, correlation_data in db.execute(tables.KEPT)
-            ]
+        return self._kept.all()
 
     def sent(self, ids: Sequence[int]) -> None:
-        """Forget kept publications, in one commit."""
+        """Forget publications; unknown ids are nothing."""
         if ids:
-            with self._database.commit("forget publications") as db:
-                db.executemany("DELETE FROM kept WHERE id = ?", [(number,) for number in ids])
+            self._kept.remove(ids)
+
+    # --- dead letters -------------------------------------------------------------------------------------------------
 
     def bury(
         self,
@@ -192,44 +153,22 @@ class Store:
             answers: Publications to keep until they are sent.
         """
         reason, details = tables.plain(reason), tables.plain(details)
-        size = tables.size_of(received) + len(reason) + len(details)
-        total, dropped = self._dead_bytes + size, list[int]()
-        for oldest, its_size in self._dead.items():
-            if len(self._dead) - len(dropped) < self._limits.dead_letters and total <= self._limits.dead_letter_bytes:
-                break
-            dropped.append(oldest)
-            total -= its_size
+        burial = self._dead.prepare(received, reason, details)
         with self._database.commit("bury a message") as db:
-            letter = insert(db, tables.BURY, (reason, details, self._now(), size, *tables.to_row(received)))
-            journalled = None if id is None else _remove(db, id)
-            if dropped:
-                db.executemany("DELETE FROM dead WHERE id = ?", [(old,) for old in dropped])
-                db.execute(tables.COUNT, (len(dropped),))
-            kept = [insert(db, tables.KEEP, tables.publication_row(answer)) for answer in answers]
-        self._dead[letter], self._dead_bytes = size, total
-        for old in dropped:
-            del self._dead[old]
-        self._forget(journalled)
+            letter = self._dead.bury(db, burial, received, reason, details)
+            size = None if id is None else remove(db, id)
+            kept = [keep(db, answer) for answer in answers]
+        self._dead.buried(burial, letter)
+        self._journal.forget(size)
         return kept
 
     def dead_letters(self) -> list[DeadLetter]:
         """Return the dead letters, oldest first."""
-        with self._database.read("read dead letters") as db:
-            return [
-                DeadLetter(number, tables.from_row(message), reason, details, buried_at)
-                for number, reason, details, buried_at, *message in db.execute(tables.DEAD)
-            ]
+        return self._dead.all()
 
     def dead_letters_dropped(self) -> int:
         """Return how many dead letters had to go for newer ones, over all runs."""
-        with self._database.read("read a counter") as db:
-            row = db.execute(tables.DROPPED).fetchone()
-        return int(row[0]) if row else 0
-
-    def _forget(self, size: int | None) -> None:
-        if size is not None:
-            self._count -= 1
-            self._bytes -= size
+        return self._dead.dropped()
 
 
 @contextmanager
@@ -255,10 +194,3 @@ def memory_store(*, limits: Limits = DEFAULT, now: Callable[[], float] = time.ti
     """Open a store that is gone at the end: for tests, and for plugins that may not write."""
     with memory_database(tables.SCHEMA) as database:
         yield Store(database, limits, now)
-
-
-def _remove(db: Connection, id: int) -> int | None:  # noqa: A002
-    """Remove a message from the journal; return its size, None where it is not there."""
-    row = db.execute("SELECT size FROM journal WHERE id = ?", (id,)).fetchone()
-    db.execute("DELETE FROM journal WHERE id = ?", (id,))
-    return int(row[0]) if row else None

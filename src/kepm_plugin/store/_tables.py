@@ -11,13 +11,17 @@ from ..message import EMPTY, Publication, Received
 _MESSAGE_COLUMNS: Final = """size INTEGER NOT NULL, topic BLOB NOT NULL, payload BLOB NOT NULL, qos INTEGER NOT NULL,
     retained INTEGER NOT NULL, received_at REAL NOT NULL, response_topic BLOB, correlation_data BLOB, properties TEXT"""
 _MESSAGE: Final = "topic, payload, qos, retained, received_at, response_topic, correlation_data, properties"
-FROM: Final = f"SELECT id, begun, size, {_MESSAGE} FROM journal WHERE id >= ? ORDER BY id LIMIT ?"  # noqa: S608  constants
+FROM: Final = f"""SELECT id, begun, attempts, due, size, {_MESSAGE} FROM journal
+    WHERE id >= ? AND ticket IS NULL ORDER BY id LIMIT ?"""  # noqa: S608  constants
+TICKET: Final = f"SELECT id, {_MESSAGE} FROM journal WHERE ticket = ?"  # noqa: S608  constants
+EXPIRED: Final = f"""SELECT id, {_MESSAGE} FROM journal
+    WHERE ticket IS NOT NULL AND received_at < ? ORDER BY id LIMIT ?"""  # noqa: S608  constants
 TOTALS: Final = "SELECT count(*), coalesce(sum(size), 0), coalesce(max(id), 0) FROM journal"
 KEPT: Final = "SELECT id, topic, payload, qos, retain, correlation_data FROM kept ORDER BY id"
 DEAD: Final = f"SELECT id, reason, details, buried_at, {_MESSAGE} FROM dead ORDER BY id"  # noqa: S608  constants
 DEAD_SIZES: Final = "SELECT id, size FROM dead ORDER BY id"
 DROPPED: Final = "SELECT value FROM counters WHERE name = 'dead_letters_dropped'"
-JOURNAL: Final = "INSERT INTO journal VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+JOURNAL: Final = "INSERT INTO journal VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 KEEP: Final = "INSERT INTO kept VALUES (NULL, ?, ?, ?, ?, ?)"
 BURY: Final = "INSERT INTO dead VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 COUNT: Final = """INSERT INTO counters VALUES ('dead_letters_dropped', ?)
@@ -27,13 +31,15 @@ COUNT: Final = """INSERT INTO counters VALUES ('dead_letters_dropped', ?)
 SCHEMA: Final = Schema(
     version=1,
     script=f"""
-        CREATE TABLE journal (id INTEGER PRIMARY KEY AUTOINCREMENT, begun INTEGER NOT NULL, {_MESSAGE_COLUMNS});
+        CREATE TABLE journal (id INTEGER PRIMARY KEY AUTOINCREMENT, begun INTEGER NOT NULL,
+            attempts INTEGER NOT NULL, due REAL, ticket TEXT, {_MESSAGE_COLUMNS});
+        CREATE UNIQUE INDEX tickets ON journal (ticket) WHERE ticket IS NOT NULL;
         CREATE TABLE kept (id INTEGER PRIMARY KEY AUTOINCREMENT, topic BLOB NOT NULL, payload BLOB NOT NULL,
             qos INTEGER NOT NULL, retain INTEGER NOT NULL, correlation_data BLOB);
         CREATE TABLE dead (id INTEGER PRIMARY KEY AUTOINCREMENT, reason TEXT NOT NULL, details TEXT NOT NULL,
             buried_at REAL NOT NULL, {_MESSAGE_COLUMNS});
         CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)""",
-    queries=(FROM, TOTALS, KEPT, DEAD, DEAD_SIZES, DROPPED),
+    queries=(FROM, TICKET, EXPIRED, TOTALS, KEPT, DEAD, DEAD_SIZES, DROPPED),
 )
 _ROW: Final = 100
 """Bytes that a row costs besides its payload and topic, roughly."""
