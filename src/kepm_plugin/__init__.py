@@ -5,7 +5,7 @@ Authors import from `kepm_plugin`, `kepm_plugin.errors` and `kepm_plugin.testing
 
 from . import errors
 from ._version import __version__
-from .errors import Rejected
+from .errors import Rejected, Retry
 from .message import Message
 from .plugin import Gap, Handler, Plugin, Publisher, Request, background, every
 from .programs import program_environment
@@ -20,6 +20,7 @@ __all__ = [
     "Publisher",
     "Rejected",
     "Request",
+    "Retry",
     "Settings",
     "__version__",
     "background",

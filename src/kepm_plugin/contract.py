@@ -159,6 +159,10 @@ class Contract:
         """Return a command's answer yes."""
         return {self.correlation_field: correlation_id, "ok": True, "result": result}
 
+    def answer_progress(self, correlation_id: object, progress: object) -> dict[str, object]:
+        """Return an interim report on a command; its answer is still to come."""
+        return {self.correlation_field: correlation_id, "progress": progress}
+
     def answer_error(self, correlation_id: object, error: str) -> dict[str, object]:
         """Return a command's answer no."""
         return {self.correlation_field: correlation_id, "ok": False, "error": error}

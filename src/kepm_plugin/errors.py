@@ -23,6 +23,8 @@
     ├── InstanceError                the operator: another copy of the plugin, or a missing launcher
     │   └── StartedAsJob             one executable is plugin and job task
     ├── StoreError                   the operator: the plugin's own files
+    ├── UnknownTicket                the author: a ticket that nobody waits for (any more)
+    ├── Retry                        nobody: a handler wants its message again, later
     └── Rejected                     nobody: a handler's deliberate no
         └── PayloadMismatch          a payload that does not fit its handler's type
 
@@ -31,7 +33,7 @@ an error outside this tree; 2: usage; from 64 on each has one meaning, listed in
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 __all__ = [
     "EXIT_CODES",
@@ -53,12 +55,14 @@ __all__ = [
     "PluginDefinitionError",
     "Refused",
     "Rejected",
+    "Retry",
     "SettingsError",
     "StartedAsJob",
     "StoreError",
     "TopicClash",
     "UndeclaredTopic",
     "UnknownPlugin",
+    "UnknownTicket",
     "UsageError",
 ]
 
@@ -264,6 +268,32 @@ class StoreError(KepmError):
     """A file that the plugin keeps cannot be read or written."""
 
     exit_code = 76
+
+
+class UnknownTicket(KepmError):
+    """A ticket was answered already, has expired, or is none of this plugin's."""
+
+
+_LONGEST_RETRY: Final = 86_400.0
+"""Seconds that a message may be put off at a time."""
+
+
+class Retry(KepmError):
+    """Raised by a handler: the message cannot be handled now, and should come again.
+
+    It may be raised again and again, whatever `retries` says; `message.delivery` counts. A message that is older than
+    the journal keeps any (7 days) becomes a dead letter.
+
+    Attributes:
+        after: Seconds until it comes again, 0 to 86,400.
+        reason: Text for the log.
+    """
+
+    def __init__(self, reason: str = "", *, after: float) -> None:
+        if not 0 <= after <= _LONGEST_RETRY:
+            raise PluginDefinitionError(f"Retry(after={after!r}): give seconds from 0 to {_LONGEST_RETRY:g}")
+        super().__init__(reason or f"again in {after:g} s")
+        self.after, self.reason = after, reason
 
 
 class Rejected(KepmError):

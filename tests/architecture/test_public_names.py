@@ -21,6 +21,7 @@ FACADE: Final = {
     "Publisher",
     "Rejected",
     "Request",
+    "Retry",
     "Settings",
     "__version__",
     "background",
@@ -49,12 +50,14 @@ ERRORS: Final = {
     "PluginDefinitionError",
     "Refused",
     "Rejected",
+    "Retry",
     "SettingsError",
     "StartedAsJob",
     "StoreError",
     "TopicClash",
     "UndeclaredTopic",
     "UnknownPlugin",
+    "UnknownTicket",
     "UsageError",
 }
 

@@ -18,6 +18,9 @@ from kepm_plugin.store import Store
 
 JSON = dict[str, object]
 
+AT = 4e9
+"""When messages were received, in seconds since the epoch: nothing is too old in these tests unless it says so."""
+
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 """For handlers in threads, which no mock clock waits for."""
 
@@ -38,6 +41,7 @@ class Bench:
         self._mids = count(1)
         self._changed = anyio.Event()
         self.direct: list[bytes] = []
+        self.paused: list[bool] = []
         self.dispatcher = Dispatcher(
             kind(),
             kind.declarations().handlers,
@@ -47,11 +51,16 @@ class Bench:
             ASSUMED,
             self._trouble,
             lambda text, limit: text[:limit].replace("hunter2", "***"),
+            send=self._send,
+            pause=self.paused.append,
         )
 
     def _answer(self, publication: Publication, kept: int | None) -> None:
         self.answers.append(publication)
         self.changed()
+
+    async def _send(self, publication: Publication) -> None:
+        self._answer(publication, None)
 
     def _trouble(self, source: str, reason: str | None) -> None:
         self.troubles.append((source, reason))
@@ -70,7 +79,7 @@ class Bench:
 
     def message(self, topic: str, payload: object = None, qos: int = 1, **fields: Any) -> Received:
         data = payload if isinstance(payload, bytes) else json.dumps({} if payload is None else payload).encode()
-        return Received(topic, data, qos, mid=next(self._mids) if qos else 0, received_at=17.0, **fields)
+        return Received(topic, data, qos, mid=next(self._mids) if qos else 0, received_at=AT, **fields)
 
     def send(self, topic: str, payload: object = None, qos: int = 1, **fields: Any) -> int:
         """Deliver one message in a reading of its own; return its packet id."""

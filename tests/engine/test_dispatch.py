@@ -18,7 +18,7 @@ from kepm_plugin.errors import StoreError
 from kepm_plugin.message import Received
 from kepm_plugin.store import Limits, Store, memory_store, open_store
 from kepm_plugin.testing import hosted
-from tests.engine.bench import JSON, Bench, Gates, commanding, failing, fresh, gated, noting, on_asyncio, raising
+from tests.engine.bench import AT, JSON, Bench, Gates, commanding, failing, fresh, gated, noting, on_asyncio, raising
 
 # --- routing ----------------------------------------------------------------------------------------------------------
 
@@ -72,7 +72,7 @@ async def test_a_message_carries_what_the_session_read(store: Store) -> None:
         topic="P/Events/web1/var/log",
         params={"host": "web1", "path": "var/log"},
         qos=1,
-        received_at=17.0,
+        received_at=AT,
         properties={"trace": "7"},
     )
 
@@ -682,7 +682,7 @@ async def test_a_full_journal_takes_more_when_handlers_have_caught_up(monkeypatc
 async def test_even_what_waits_for_the_journal_is_bounded(
     store: Store, monkeypatch: pytest.MonkeyPatch, name: str, limit: int
 ) -> None:
-    monkeypatch.setattr(f"kepm_plugin.dispatch._dispatcher.{name}", limit)
+    monkeypatch.setattr(f"kepm_plugin.dispatch._intake.{name}", limit)
     monkeypatch.setattr("kepm_plugin.dispatch._dispatcher.RETRY", 0.001)
     bench = Bench(commanding(lambda message: message.payload["n"]), store)
     with monkeypatch.context() as patch:
@@ -789,7 +789,7 @@ async def test_without_a_journal_what_could_not_be_buried_is_acknowledged_when_i
 async def test_what_waits_to_be_written_is_bounded(
     store: Store, monkeypatch: pytest.MonkeyPatch, name: str, limit: int
 ) -> None:
-    monkeypatch.setattr(f"kepm_plugin.dispatch._outcome.{name}", limit)
+    monkeypatch.setattr(f"kepm_plugin.dispatch._ends.{name}", limit)
     kind = fresh()
 
     @kind.topic("Events")
@@ -896,50 +896,64 @@ async def test_without_a_journal_the_acknowledgement_comes_after_the_handler(sto
     assert store.unfinished_count() == 0
 
 
-async def test_without_a_journal_what_memory_cannot_hold_is_refused_and_said(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("name", "limit"), [("LIMIT", 2), ("LIMIT_BYTES", 16)])
+async def test_without_a_journal_a_full_lane_stops_the_reading_and_what_was_read_before_is_handled(
+    store: Store, monkeypatch: pytest.MonkeyPatch, name: str, limit: int
 ) -> None:
-    monkeypatch.setattr("kepm_plugin.dispatch._lane.LIMIT", 2)
+    for module in ("_lane", "_dispatcher"):
+        monkeypatch.setattr(f"kepm_plugin.dispatch.{module}.{name}", limit)
+    monkeypatch.setattr("kepm_plugin.dispatch._lane.LOW", 1)
     kind, seen = fresh(journal=False), list[tuple[str, str]]()
     noting(kind, "Events", "event", seen)
     bench = Bench(kind, store)
-    mids = [bench.send("P/Events") for _ in range(3)]
+    mids = [bench.send("P/Events", b"") for _ in range(5)]
+    assert bench.paused == [True]
     [(source, reason)] = bench.troubles
-    assert "is behind, and there is no journal" in str(reason)
-    assert bench.dispatcher.counters.refused == 1
+    assert "overloaded: " in str(reason)
+    assert bench.dispatcher.counters.refused == 1, "memory is bounded all the same, should the reading go on"
+    bench.dispatcher.new_session(False)
+    assert bench.paused == [True, True], "a new session is not to be read either"
     async with bench.serving():
-        await bench.until(lambda: len(bench.acknowledged) == 2)
+        await bench.until(lambda: len(bench.acknowledged) == 4)
         await anyio.wait_all_tasks_blocked()
-    assert bench.acknowledged == mids[:2]
+    assert bench.acknowledged == mids[:4]
     assert bench.troubles[1:] == [(source, None)]
+    assert bench.paused == [True, True, False]
 
 
-async def test_memory_is_bounded_by_bytes_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kepm_plugin.dispatch._lane.LIMIT_BYTES", 1_000)
-    kind, seen = fresh(journal=False), list[tuple[str, str]]()
-    noting(kind, "Events", "event", seen)
+async def test_reading_goes_on_when_no_lane_is_behind_any_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("_lane", "_dispatcher"):
+        monkeypatch.setattr(f"kepm_plugin.dispatch.{module}.LIMIT", 2)
+    monkeypatch.setattr("kepm_plugin.dispatch._lane.LOW", 1)
+    kind, gates = fresh(journal=False), Gates()
+    gated(kind, gates, order_by="host", concurrency=1)
+    noting(kind, "Other", "other", [])
+    bench = Bench(kind, store)
+    for topic in ("Events/x", "Other"):
+        bench.receive(*(bench.message(f"P/{topic}", b"a") for _ in range(2)))
+    assert bench.paused == [True, True]
+    async with bench.serving():
+        await anyio.wait_all_tasks_blocked()
+        assert bench.paused == [True, True], "one handler is still behind"
+        bench.dispatcher.new_session(True)
+        await gates.open("a")
+    assert bench.paused == [True, True, True, False], "what the broker sends again is not waited for"
+
+
+# --- stopping, at QoS 0 -----------------------------------------------------------------------------------------------
+
+
+async def test_what_waits_at_qos_0_when_the_plugin_stops_is_counted_as_dropped(store: Store) -> None:
+    kind, gates = fresh(), Gates()
+    gated(kind, gates)
     bench = Bench(kind, store)
     async with bench.serving():
-        mids = [bench.send("P/Events", bytes(600)) for _ in range(3)]
-        assert bench.dispatcher.counters.refused == 1
-        await bench.until(lambda: bench.acknowledged == mids[:2])
-        mids.append(bench.send("P/Events", bytes(600)))
-        await bench.until(lambda: bench.acknowledged[2:] == mids[3:])
-
-
-async def test_at_qos_0_what_memory_cannot_hold_is_dropped_and_nothing_else(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kepm_plugin.dispatch._lane.LIMIT", 2)
-    seen = list[object]()
-    bench = Bench(commanding(lambda message: seen.append(message.payload["n"])), store)
-    for n in range(2):
-        bench.send("P/Commands/scan", {"n": n})
-    bench.send("P/Commands/scan", {"n": 2}, qos=0)
-    assert bench.dispatcher.counters.dropped == 1
-    async with bench.serving():
-        await bench.answer(1)
-    assert seen == [0, 1]
+        for payload in (b"running", b"a", b"b"):
+            bench.send("P/Events/x", payload, qos=0)
+        await anyio.wait_all_tasks_blocked()
+        bench.dispatcher.close()
+        await gates.open("running")
+    assert (bench.dispatcher.counters.handled, bench.dispatcher.counters.dropped) == (1, 2)
 
 
 # --- stopping ---------------------------------------------------------------------------------------------------------

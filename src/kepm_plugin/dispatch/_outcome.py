@@ -1,66 +1,35 @@
-"""What comes of a handler's call: its answer, its dead letter, its acknowledgement, one line in the log."""
+"""What comes of a handler's call: its answer, its dead letter, another try, one line in the log."""
 
 import logging
+import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from kepm_plugin.contract import Contract
-from kepm_plugin.errors import BadTopic, PayloadMismatch, StoreError
+from kepm_plugin.errors import BadTopic, PayloadMismatch, Rejected, Retry, StoreError
 from kepm_plugin.message import Publication, Received, correlation_of, encode_json
 from kepm_plugin.store import Store
 from kepm_plugin.topics import covers
 
 from ._call import Failure, TimedOut, attempted
+from ._counters import Counters
+from ._ends import Answer, Ends, Trouble
 from ._lane import Lane, Work, size_of
+from ._later import backoff
+from ._window import Key, Seen, Window
 
 log = logging.getLogger("kepm_plugin.dispatch")
 
-Answer = Callable[[Publication, int | None], None]
-"""Publishes an answer; the number is that of the kept copy on disk, None where there is none."""
-
-Trouble = Callable[[str, str | None], object]
-"""Is told what degrades the plugin, by source; None says that it is over."""
-
 Redact = Callable[[str, int], str]
 """Returns at most so many characters of a text, without secrets: they are never stored."""
-
-UNWRITTEN = 1_000
-"""Ends of messages that wait in memory while the store cannot be written; what is beyond is handled by the next run."""
-
-UNWRITTEN_BYTES = 16 * 2**20
-"""Bytes of the dead letters among them, likewise."""
 
 DETAILS = 20_000
 """Characters of a dead letter's details, which are mostly a traceback, and of the reason in an answer."""
 
 
-@dataclass(slots=True)
-class Counters:
-    """What became of the messages since start."""
-
-    handled: int = 0
-    rejected: int = 0
-    failed: int = 0
-    timed_out: int = 0
-    crashed: int = 0
-    """Given up since the process ended again and again while their handlers had them."""
-    mismatched: int = 0
-    unrouted: int = 0
-    dropped: int = 0
-    """Given up at QoS 0, or in a `subscribe()`, because whoever takes them was behind or about to end."""
-    refused: int = 0
-    """Left to the broker, without an acknowledgement: neither journal nor memory could take them."""
-
-    def report(self) -> dict[str, int]:
-        """Return the counters by name, in JSON's casing."""
-        return {("timedOut" if name == "timed_out" else name): value for name, value in asdict(self).items()}
-
-
 class Outcomes:
-    """Ends messages: whatever happened, each is answered where it was a command, and done or buried in one commit."""
+    """Ends messages: whatever happened, each is answered where it was a command, and done, buried or put off."""
 
     def __init__(
         self,
@@ -71,148 +40,219 @@ class Outcomes:
         contract: Contract,
         trouble: Trouble,
         redact: Redact,
+        window: Window,
     ) -> None:
         self.counters = Counters()
+        self.ends = Ends(answer, trouble)
         self._plugin_id, self._responses = plugin_id, tuple(responses)
-        self._store, self._answer, self._contract, self._trouble = store, answer, contract, trouble
-        self._redact = redact
-        self._unwritten: deque[tuple[Callable[[], object], Work, int]] = deque()
-        self._unwritten_bytes = 0
+        self._store, self._contract, self._trouble = store, contract, trouble
+        self._redact, self._window = redact, window
 
-    def write_again(self) -> bool:
-        """Write the ends that could not be written; tell whether none is left. Their answers went out already."""
-        if not self._unwritten:
-            return True
-        while self._unwritten:
-            write, work, size = self._unwritten[0]
-            try:
-                write()
-            except StoreError as exc:
-                self._trouble("store", str(exc))
-                return False
-            self._unwritten.popleft()
-            self._unwritten_bytes -= size
-            self._acknowledge(work)
-        self._trouble("store", None)
-        return True
+    # --- without a call -----------------------------------------------------------------------------------------------
 
     def undecoded(self, lane: Lane, work: Work, failure: Failure) -> None:
         """End a message whose payload is not what the handler takes."""
-        correlation = correlation_of(work.received.payload, self._contract.correlation_field)
+        correlation = self._correlation(work)
         if not isinstance(failure.error, PayloadMismatch):
-            self._failed(lane, work, correlation, failure.error, self._where(lane, work))
+            self._failed(lane, work, correlation, failure.error, self._where(lane, work), answered=False)
             return
         self.counters.mismatched += 1
         reason = failure.error.reason
         log.warning("message.mismatched", extra=self._where(lane, work) | {"reason": reason})
         self._bury(lane, work, correlation, "payload mismatch", reason, answer=reason)
 
+    def repeated(self, lane: Lane, work: Work, seen: Seen) -> None:
+        """End a message that repeats one; who asks again is answered again, once there is an answer."""
+        self.counters.duplicates += 1
+        log.info("message.duplicate", extra=self._where(lane, work))
+        self._finish(lane, work, seen.answer)
+
     def crashed(self, lane: Lane, work: Work) -> None:
         """End a message that has ended the process so often that it is not handled again."""
         self.counters.crashed += 1
         count = work.delivery - 1
-        reason = f"given up after {count} deliveries"
-        log.error("message.given_up", extra=self._where(lane, work) | {"reason": reason})
-        correlation = correlation_of(work.received.payload, self._contract.correlation_field)
         details = f"the process ended {count} times while {lane.route.spec.name} had the message"
-        self._bury(lane, work, correlation, "crashed", details, answer=reason)
+        self._give_up(lane, work, "crashed", details, f"given up after {count} deliveries")
+
+    def too_old(self, lane: Lane | None, work: Work) -> None:
+        """End a message that has waited for too long: for its handler, or for its ticket's answer."""
+        self.counters.too_old += 1
+        waited = time.time() - work.received.received_at
+        self._give_up(lane, work, "too old", f"it waited for {waited / 3600:.1f} hours", "it was not handled in time")
 
     def orphaned(self, work: Work) -> None:
         """End a message of an earlier run that has no handler any more."""
         self._bury(None, work, None, "no handler", "the plugin has no handler for this topic any more", answer="")
 
-    def ended(self, lane: Lane, work: Work, correlation: object, outcome: object, seconds: float) -> None:
-        """End a message with what its handler returned, a `Failure` or `TimedOut`."""
+    def _give_up(self, lane: Lane | None, work: Work, reason: str, details: str, answer: str) -> None:
+        log.error("message.given_up", extra=self._where(lane, work) | {"reason": reason, "details": details})
+        self._bury(lane, work, self._correlation(work), reason, details, answer=answer)
+
+    # --- after a call -------------------------------------------------------------------------------------------------
+
+    def ended(
+        self,
+        lane: Lane,
+        work: Work,
+        correlation: object,
+        outcome: object,
+        seconds: float,
+        ticket: str | None = None,
+        *,
+        answered: bool = False,
+    ) -> None:
+        """End a message with what its handler returned, a `Failure` or `TimedOut`.
+
+        `ticket` is that of a command whose answer is left for later, `answered` says that it came already.
+        """
         where = self._where(lane, work) | {"seconds": round(seconds, 3)}
+        failure = outcome.error if isinstance(outcome, Failure) else None
         if isinstance(outcome, TimedOut):
-            self.counters.timed_out += 1
             reason = f"timed out after {outcome.seconds:g} s"
-            log.error("handler.timed_out", extra=where)
-            self._bury(lane, work, correlation, "timeout", reason, answer=reason)
-        elif isinstance(outcome, Failure) and outcome.rejected:
+            if not self._retried(lane, work, where | {"reason": reason}):
+                self.counters.timed_out += 1
+                log.error("handler.timed_out", extra=where)
+                self._bury(lane, work, correlation, "timeout", reason, answer=None if answered else reason)
+        elif isinstance(failure, Retry):
+            self._put_off(lane, work, failure.after, where | {"reason": failure.reason})
+        elif isinstance(failure, Rejected):
             self.counters.rejected += 1
-            log.info("handler.rejected", extra=where | {"reason": str(outcome.error)})
-            self._finish(lane, work, self._no(work.received, correlation, str(outcome.error)))
-        elif isinstance(outcome, Failure):
-            self._failed(lane, work, correlation, outcome.error, where)
+            log.info("handler.rejected", extra=where | {"reason": str(failure)})
+            self._finish(lane, work, None if answered else self._no(work.received, correlation, str(failure)))
+        elif failure is not None:
+            self._failed(lane, work, correlation, failure, where, answered=answered)
+        elif ticket is not None:
+            self._deferred(lane, work, ticket, outcome, where, answered=answered)
         elif lane.route.response is None:
             self.counters.handled += 1
             log.debug("handler.done", extra=where)
             self._finish(lane, work, None)
         else:
-            answer = attempted(encode_json, self._contract.answer_ok(_echoed(correlation, work.received), outcome))
+            answer = attempted(encode_json, self._contract.answer_ok(echoed(correlation, work.received), outcome))
             if isinstance(answer, Failure):
-                self._failed(lane, work, correlation, answer.error, where)
+                self._failed(lane, work, correlation, answer.error, where, answered=False)
                 return
             self.counters.handled += 1
             log.info("handler.done", extra=where)
             self._finish(lane, work, answer)
 
     def _failed(
-        self, lane: Lane, work: Work, correlation: object, error: BaseException, where: dict[str, object]
+        self,
+        lane: Lane,
+        work: Work,
+        correlation: object,
+        error: BaseException,
+        where: dict[str, object],
+        *,
+        answered: bool,
     ) -> None:
+        if self._retried(lane, work, where, error):
+            return
         self.counters.failed += 1
         log.error("handler.failed", exc_info=error, extra=where)
         details = "".join(traceback.format_exception(error))
-        self._bury(lane, work, correlation, "failed", details, answer="internal error")
+        self._bury(lane, work, correlation, "failed", details, answer=None if answered else "internal error")
+
+    def _retried(self, lane: Lane, work: Work, where: dict[str, object], error: BaseException | None = None) -> bool:
+        """Put a message off where its handler has retries left."""
+        if work.attempts >= lane.route.spec.handler.retries:
+            return False
+        self._put_off(lane, work, backoff(work.attempts), where, error)
+        return True
+
+    def _put_off(
+        self, lane: Lane, work: Work, seconds: float, where: dict[str, object], error: BaseException | None = None
+    ) -> None:
+        work.attempts += 1
+        work.due = time.time() + seconds
+        self.counters.retried += 1
+        log.warning("handler.retried", exc_info=error, extra=where | {"after": seconds, "attempts": work.attempts})
+        if work.id is not None:
+            try:
+                self._store.postpone(work.id, work.attempts, work.due)
+            except StoreError as exc:  # It is tried again all the same; only a later run would not know of it.
+                self._trouble("store", str(exc))
+
+    def _deferred(
+        self, lane: Lane, work: Work, ticket: str, result: object, where: dict[str, object], *, answered: bool
+    ) -> None:
+        self.counters.handled += 1
+        if result is not None:
+            log.warning("handler.result_ignored", extra=where | {"reason": "the answer was left for later by defer()"})
+        if answered:
+            log.info("handler.done", extra=where)
+            self._finish(lane, work, None)
+            return
+        log.info("handler.deferred", extra=where)
+
+        def write(answers: Sequence[Publication] = ()) -> list[int]:
+            self._store.defer(ticket, work.id, work.received)
+            return []
+
+        self.ends.write(work, None, write, size_of(work.received))
+
+    # --- by ticket ----------------------------------------------------------------------------------------------------
+
+    def answer_early(self, lane: Lane, work: Work, correlation: object, result: object) -> None:
+        """Send the answer of a command whose handler still runs, and will end the message."""
+        payload = self._payload(correlation, work.received, result)
+        self._window.answered(work.seen, payload)
+        if (publication := self.response(lane, work, payload)) is not None:
+            self.ends.answer(publication, None)
+
+    def answer_late(self, lane: Lane, work: Work, correlation: object, result: object) -> None:
+        """End a command by its ticket."""
+        work.seen = self._window.find(key_of(lane, work.received, identity(correlation, work.received)))
+        self._finish(lane, work, self._payload(correlation, work.received, result))
+
+    def _payload(self, correlation: object, received: Received, result: object) -> bytes:
+        if isinstance(result, Rejected):
+            return self._no(received, correlation, result.reason)
+        return encode_json(self._contract.answer_ok(echoed(correlation, received), result))
+
+    # --- the parts ----------------------------------------------------------------------------------------------------
 
     def _bury(
-        self, lane: Lane | None, work: Work, correlation: object, reason: str, details: str, *, answer: str
+        self, lane: Lane | None, work: Work, correlation: object, reason: str, details: str, *, answer: str | None
     ) -> None:
-        no = self._no(work.received, correlation, answer)
-        publication = None if lane is None else self._response(lane, work, no)
+        self._window.forget(work.seen)
+        publication = None
+        if lane is not None and answer is not None:
+            publication = self.response(lane, work, self._no(work.received, correlation, answer))
         details = self._redact(details, DETAILS)
 
         def write(answers: Sequence[Publication] = ()) -> list[int]:
             return self._store.bury(work.received, reason=reason, details=details, id=work.id, answers=answers)
 
-        self._end(work, publication, write, size_of(work.received) + len(details))
+        self.ends.write(work, publication, write, size_of(work.received) + len(details))
 
     def _finish(self, lane: Lane, work: Work, payload: bytes | None) -> None:
-        publication = None if payload is None else self._response(lane, work, payload)
+        publication = None
+        if payload is not None:
+            self._window.answered(work.seen, payload)
+            publication = self.response(lane, work, payload)
         number = work.id
         if number is None:
             if publication is not None:
-                self._answer(publication, None)
-            self._acknowledge(work)
+                self.ends.answer(publication, None)
+            self.ends.acknowledge(work)
             return
 
         def write(answers: Sequence[Publication] = ()) -> list[int]:
             return self._store.finish(number, answers)
 
-        self._end(work, publication, write, 0)
+        self.ends.write(work, publication, write, 0)
 
-    def _end(self, work: Work, publication: Publication | None, write: Callable[..., list[int]], size: int) -> None:
-        try:
-            kept = write([publication] if publication else [])
-        except StoreError as exc:
-            # The caller hears of it now. If this process ends before it is written, the next run handles the message
-            # again: at least once.
-            if len(self._unwritten) < UNWRITTEN and self._unwritten_bytes + size <= UNWRITTEN_BYTES:
-                self._unwritten.append((write, work, size))
-                self._unwritten_bytes += size
-            self._trouble("store", str(exc))
-            if publication is not None:
-                self._answer(publication, None)
-            return
-        if publication is not None:
-            self._answer(publication, kept[0] if kept else None)
-        self._acknowledge(work)
-        if self._unwritten:
-            self.write_again()
-        else:
-            self._trouble("store", None)
-
-    def _acknowledge(self, work: Work) -> None:
-        if work.acknowledge is not None:
-            work.acknowledge([work.received.mid])
+    def _correlation(self, work: Work) -> object:
+        return correlation_of(work.received.payload, self._contract.correlation_field)
 
     def _no(self, received: Received, correlation: object, error: str) -> bytes:
         # A reason may quote a secret, and answers are stored until they are sent; or a name that is no Unicode.
         text = self._redact(error, DETAILS).encode("utf-8", "replace").decode()
-        return encode_json(self._contract.answer_error(_echoed(correlation, received), text))
+        return encode_json(self._contract.answer_error(echoed(correlation, received), text))
 
-    def _response(self, lane: Lane, work: Work, payload: bytes) -> Publication | None:
+    def response(self, lane: Lane, work: Work, payload: bytes) -> Publication | None:
+        """Return a publication for whoever sent a command; None for a topic, and where its topic is impossible."""
         if lane.route.response is None:
             return None
         received = work.received
@@ -226,8 +266,9 @@ class Outcomes:
                 return None
         return Publication(wanted, payload, correlation_data=received.correlation_data)
 
-    def _where(self, lane: Lane, work: Work) -> dict[str, object]:
-        return {"topic": work.received.topic, "handler": lane.route.spec.name}
+    def _where(self, lane: Lane | None, work: Work) -> dict[str, object]:
+        name = {} if lane is None else {"handler": lane.route.spec.name}
+        return {"topic": work.received.topic, **name}
 
 
 def identity(correlation: object, received: Received) -> str | None:
@@ -237,5 +278,15 @@ def identity(correlation: object, received: Received) -> str | None:
     return correlation if isinstance(correlation, str) else encode_json(correlation).decode()
 
 
-def _echoed(correlation: object, received: Received) -> Any:
+def key_of(lane: Lane, received: Received, named: str | None) -> Key | None:
+    """Return what identifies a message to a handler, None where nothing does; `named` is its `identity`."""
+    field = lane.route.spec.handler.dedupe
+    if field is not None:
+        value = correlation_of(received.payload, field)
+        named = None if value is None else identity(value, received)
+    return None if named is None else (lane.route.filter, named)
+
+
+def echoed(correlation: object, received: Received) -> Any:
+    """Return what goes back to the caller as its correlation id."""
     return identity(None, received) if correlation is None else correlation

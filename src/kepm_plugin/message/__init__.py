@@ -17,10 +17,11 @@ from ._payload import (
     encoder,
     fitting,
 )
-from ._values import EMPTY, Message, Publication, Received
+from ._values import EMPTY, Caller, Message, Publication, Received
 
 __all__ = [
     "EMPTY",
+    "Caller",
     "Decode",
     "Decoded",
     "Message",

@@ -18,15 +18,16 @@ from ._typed import typed_handle
 
 P = TypeVar("P")
 
-RESERVED = {
-    "retries": "retrying comes with a later version",
-    "dedupe": "dropping duplicates comes with a later version",
-    "overflow": "dropping what cannot be handled in time comes with a later version",
-    "defer": "answering later comes with a later version",
-    "progress": "progress reports come with a later version",
-}
+OPTIONS = ("concurrency", "timeout", "order_by", "retained", "retries", "dedupe", "overflow")
 
-OPTIONS = ("concurrency", "timeout", "order_by", "retained")
+MOVED = {
+    "defer": "answering later is the message's affair: 'ticket = message.defer()'",
+    "progress": "progress is reported by the message: 'await message.progress(...)'",
+}
+"""What is looked for in a handler, and is elsewhere."""
+
+RETRIES = 1_000
+"""More of them would take years."""
 
 ORDERED_CONCURRENCY = 8
 """Calls at a time where `order_by` is set and `concurrency` is not."""
@@ -50,6 +51,12 @@ class Handler(Generic[P]):
     """A parameter of the topic: order is kept for each of its values, and values run in parallel."""
     retained: ClassVar[Literal["handle", "skip"]] = "handle"
     """What to do with a message that the broker had kept from before the subscription."""
+    retries: ClassVar[int] = 0
+    """How often a message is tried again that the handler failed on, or did not finish within `timeout`."""
+    dedupe: ClassVar[str | None] = None
+    """A field of the payload's JSON object that identifies a message; without one, a command's correlation id does."""
+    overflow: ClassVar[Literal["drop_oldest", "drop_new", "coalesce"]] = "drop_oldest"
+    """What goes at QoS 0 when memory is full; `coalesce` keeps only the newest of each topic at any time."""
 
     if not TYPE_CHECKING:
 
@@ -194,8 +201,8 @@ def _check_attributes(kind: type[Handler[Any]]) -> None:
 def _check_options(kind: type[Handler[Any]], pattern: Pattern) -> None:
     where = kind.__qualname__
     for base in kind.__mro__[: kind.__mro__.index(Handler)]:
-        for name in RESERVED.keys() & vars(base).keys():
-            raise PluginDefinitionError(f"{where}.{name} is reserved: {RESERVED[name]}; remove it")
+        for name in MOVED.keys() & vars(base).keys():
+            raise PluginDefinitionError(f"{where}.{name}: {MOVED[name]}; choose another name")
     concurrency: object = kind.concurrency
     if not isinstance(concurrency, int) or isinstance(concurrency, bool) or not 1 <= concurrency <= 1000:
         raise PluginDefinitionError(f"{where}.concurrency is {concurrency!r}; give a number from 1 to 1000")
@@ -210,6 +217,15 @@ def _check_options(kind: type[Handler[Any]], pattern: Pattern) -> None:
     retained: object = kind.retained
     if retained not in ("handle", "skip"):
         raise PluginDefinitionError(f"{where}.retained is {retained!r}; write 'handle' or 'skip'")
+    retries: object = kind.retries
+    if not isinstance(retries, int) or isinstance(retries, bool) or not 0 <= retries <= RETRIES:
+        raise PluginDefinitionError(f"{where}.retries is {retries!r}; give a number from 0 to {RETRIES}")
+    dedupe: object = kind.dedupe
+    if dedupe is not None and not (isinstance(dedupe, str) and dedupe):
+        raise PluginDefinitionError(f"{where}.dedupe is {dedupe!r}; give the name of a field, as in 'eventId', or None")
+    overflow: object = kind.overflow
+    if overflow not in ("drop_oldest", "drop_new", "coalesce"):
+        raise PluginDefinitionError(f"{where}.overflow is {overflow!r}; write 'drop_oldest', 'drop_new' or 'coalesce'")
 
 
 def _check_owner(kind: type[Handler[Any]], owner: type) -> None:

@@ -211,6 +211,17 @@ class Plugin:
             raise UndeclaredTopic(complete, declared, action="subscribe to")
         return self.host.subscribe(complete)
 
+    async def answer(self, ticket: str, result: object) -> None:
+        """Answer a command whose handler has called `message.defer()`, in this run or an earlier one.
+
+        `Rejected("why")` as the result answers no. The answer is kept until the broker has it.
+
+        Raises:
+            UnknownTicket: It was answered already, has expired, or is none of this plugin's.
+            BadPayload: JSON cannot carry the result.
+        """
+        await self.host.answer(ticket, result)
+
     @asynccontextmanager
     async def edit_settings(self) -> AsyncGenerator[Any]:
         """Change settings: assign to attributes of the yielded draft; what differs is written at the end.

@@ -52,6 +52,10 @@ class Host(Protocol):
         """Receive what a filter brings while the context is open."""
         ...
 
+    async def answer(self, ticket: str, result: object) -> None:
+        """Answer a command that was deferred."""
+        ...
+
     async def write_settings(self, changes: dict[str, Any]) -> None:
         """Write the attributes that changed to the agent, and take the new snapshot."""
         ...

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from kepm_plugin.contract import Contract
 from kepm_plugin.dispatch import Dispatcher
@@ -109,6 +110,13 @@ class PluginHost:
     def subscribe(self, topic_filter: str) -> AbstractAsyncContextManager[Subscription]:
         """Receive what a filter brings while the context is open."""
         return self._subscriptions.open(topic_filter)
+
+    async def answer(self, ticket: str, result: object) -> None:
+        """Answer a command whose handler left that for later."""
+        if self.dispatcher is None:
+            raise LinkLost("the plugin does not serve yet; answer from a handler, a tick or a background method")
+        self.dispatcher.answer(ticket, result)
+        await anyio.lowlevel.checkpoint()
 
     async def write_settings(self, changes: dict[str, Any]) -> None:
         """Write what changed, and take the new snapshot."""

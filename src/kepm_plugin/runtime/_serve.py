@@ -127,6 +127,7 @@ class Serving:
             self._around.contract,
             self.status.trouble,
             self._redact,
+            send=self.outbox.put,
         )
         await self._live(link, dispatcher)
 

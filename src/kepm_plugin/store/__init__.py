@@ -24,12 +24,17 @@ __all__ = ["DEFAULT", "FILE", "PART", "DeadLetter", "Journalled", "Limits", "Sto
 
 FILE: Final = "plugin.db"
 
+CLOCK_IS_SET: Final = 1_577_836_800.0
+"""The year 2020: a machine whose clock says less has not asked for the time yet, and the age of what it got is unknown.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """How large the file may grow; one drain, or one dead letter, may go beyond, so that size alone loses nothing."""
 
     journal_bytes: int = 64 * 2**20
+    journal_age: float = 7 * 86_400.0  # seconds that a message waits for its handler, or for its ticket's answer
     dead_letters: int = 1_000
     dead_letter_bytes: int = 16 * 2**20
 
@@ -44,7 +49,7 @@ class Store:
     """
 
     def __init__(self, database: Database, limits: Limits, now: Callable[[], float]) -> None:
-        self._database = database
+        self._database, self._limits, self._now = database, limits, now
         self._journal = Journal(database, limits.journal_bytes)
         self._kept = Kept(database)
         self._dead = DeadLetters(database, limits.dead_letters, limits.dead_letter_bytes, now)
@@ -90,9 +95,18 @@ class Store:
         """Return the message of a ticket with its id; None where the ticket is unknown, or was answered."""
         return self._journal.deferred(ticket)
 
-    def expired(self, before: float) -> list[tuple[int, Received]]:
-        """Return some deferred messages that were received before a time, oldest first, with their ids."""
-        return self._journal.expired(before, PART)
+    @property
+    def identity(self) -> str:
+        """Eight hexadecimal digits that tell this file from another one."""
+        return self._journal.identity
+
+    def too_old(self, received_at: float) -> bool:
+        """Tell whether a message has waited for longer than the journal keeps any; `received_at` is as in Received."""
+        return CLOCK_IS_SET < received_at < self._now() - self._limits.journal_age
+
+    def expired(self) -> list[tuple[int, Received]]:
+        """Return some of the deferred messages that are too old, oldest first, with their ids."""
+        return self._journal.expired(self._now() - self._limits.journal_age, PART)
 
     def unfinished_count(self) -> int:
         """Return how many messages are in the journal, those of an earlier run included."""

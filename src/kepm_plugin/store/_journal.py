@@ -41,8 +41,10 @@ class Journal:
         # Held here, so that a full journal does not cost a scan per message.
         self.count: int
         self.bytes: int
+        self.identity: str
         with database.read("read totals") as db:
             self.count, self.bytes, self._inherited = db.execute(tables.TOTALS).fetchone()
+            (self.identity,) = db.execute(tables.IDENTITY).fetchone()
 
     def add(self, batch: Sequence[Received]) -> list[Journalled]:
         """Write messages in one commit, and return them with ascending ids.

@@ -20,6 +20,7 @@ TOTALS: Final = "SELECT count(*), coalesce(sum(size), 0), coalesce(max(id), 0) F
 KEPT: Final = "SELECT id, topic, payload, qos, retain, correlation_data FROM kept ORDER BY id"
 DEAD: Final = f"SELECT id, reason, details, buried_at, {_MESSAGE} FROM dead ORDER BY id"  # noqa: S608  constants
 DEAD_SIZES: Final = "SELECT id, size FROM dead ORDER BY id"
+IDENTITY: Final = "SELECT printf('%08x', value) FROM counters WHERE name = 'identity'"
 DROPPED: Final = "SELECT value FROM counters WHERE name = 'dead_letters_dropped'"
 JOURNAL: Final = "INSERT INTO journal VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 KEEP: Final = "INSERT INTO kept VALUES (NULL, ?, ?, ?, ?, ?)"
@@ -38,8 +39,9 @@ SCHEMA: Final = Schema(
             qos INTEGER NOT NULL, retain INTEGER NOT NULL, correlation_data BLOB);
         CREATE TABLE dead (id INTEGER PRIMARY KEY AUTOINCREMENT, reason TEXT NOT NULL, details TEXT NOT NULL,
             buried_at REAL NOT NULL, {_MESSAGE_COLUMNS});
-        CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)""",
-    queries=(FROM, TICKET, EXPIRED, TOTALS, KEPT, DEAD, DEAD_SIZES, DROPPED),
+        CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+        INSERT INTO counters VALUES ('identity', random() & 0xffffffff)""",  # noqa: S608  constants
+    queries=(FROM, TICKET, EXPIRED, TOTALS, KEPT, DEAD, DEAD_SIZES, DROPPED, IDENTITY),
 )
 _ROW: Final = 100
 """Bytes that a row costs besides its payload and topic, roughly."""

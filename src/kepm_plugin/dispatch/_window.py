@@ -1,0 +1,78 @@
+"""The window of identities: a message that says it is one of the last ones is not handled again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from kepm_plugin.message import Received
+
+WINDOW: Final = 600.0
+"""Seconds for which an identity is remembered: longer than a link is restored, so that what it repeats is known."""
+
+ENTRIES: Final = 10_000
+"""Identities that are remembered, at most."""
+
+ANSWER_BYTES: Final = 4 * 2**20
+"""Bytes of the answers that are remembered with them, so that whoever asks again is answered again."""
+
+Key = tuple[str, str]
+"""Filter of the handler, and identity."""
+
+
+@dataclass(slots=True, eq=False)
+class Seen:
+    """One remembered message."""
+
+    key: Key
+    content: int
+    at: float
+    answer: bytes | None = None
+    """What its caller was told; None while it is handled, and where nobody asked."""
+
+
+class Window:
+    """What was handled lately, by explicit identity.
+
+    An identity that comes with another content is no duplicate: somebody counts from 1 again. The other way round,
+    equal content without an identity never is one: two equal commands are two commands.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._entries: dict[Key, Seen] = {}
+        self._bytes = 0
+
+    def enter(self, key: Key, received: Received) -> tuple[Seen, bool]:
+        """Return the entry of a message, and whether it is that of an earlier one, which this one repeats."""
+        now = self._clock()
+        self._prune(now - WINDOW)
+        content = hash((received.topic, received.payload))
+        seen = self._entries.get(key)
+        if seen is not None and seen.content == content:
+            return seen, True
+        self.forget(seen)
+        seen = self._entries[key] = Seen(key, content, now)
+        return seen, False
+
+    def find(self, key: Key | None) -> Seen | None:
+        """Return the entry of an identity."""
+        return None if key is None else self._entries.get(key)
+
+    def answered(self, seen: Seen | None, answer: bytes) -> None:
+        """Remember what the caller was told."""
+        if seen is not None and self._entries.get(seen.key) is seen and seen.answer is None:
+            seen.answer = answer
+            self._bytes += len(answer)
+
+    def forget(self, seen: Seen | None) -> None:
+        """Forget a message that was not handled after all: who sends it again wants it handled."""
+        if seen is not None and self._entries.get(seen.key) is seen:
+            del self._entries[seen.key]
+            self._bytes -= len(seen.answer or b"")
+
+    def _prune(self, oldest: float) -> None:
+        while self._entries:
+            first = next(iter(self._entries.values()))
+            if first.at >= oldest and len(self._entries) < ENTRIES and self._bytes <= ANSWER_BYTES:
+                return
+            self.forget(first)
