@@ -53,6 +53,23 @@ class Session(Protocol):
         """How many publications may be unacknowledged."""
         ...
 
+    @property
+    def reading_since(self) -> float:
+        """Since when, on the loop's clock, it is read without a pause; infinite while reading is paused."""
+        ...
+
+    def pause_reading(self) -> None:
+        """Leave with the broker what it sends, from after the current batch on; harmless in a pause, or after the loss.
+
+        Publishing and acknowledging go on, but confirmations are not read either: a handler that waits for one, or
+        for an answer, waits for the end of the pause. A new session is read.
+        """
+        ...
+
+    def resume_reading(self) -> None:
+        """Read again; harmless without a pause, or after the loss."""
+        ...
+
     async def subscribe(self, filters: Sequence[str], qos: int) -> None:
         """Return when the broker has granted every filter, of one or more. Raises BrokerRefused, LinkLost."""
         ...
@@ -279,15 +296,17 @@ class Link:
         while True:
             sent = self._now()
             came = await self._echo(session)
+            # A loop that was blocked, or a machine that slept, has missed nothing: it gets another try at once.
+            late = not came and self._now() - sent > LATE_ECHO * self._options.echo_timeout
+            # Nor has one that did not read, or has just begun again.
+            unread = not came and session.reading_since > sent - self._options.echo_timeout
             if came and self._proven is not True:
                 self._proven = True
                 self._observer.proof(True)
-            elif not came and self._proven is None:
+            elif not (came or late or unread) and self._proven is None:
                 self._proven = False
                 self._observer.proof(False)
-            # A loop that was blocked, or a machine that slept, has missed nothing: it gets another try at once.
-            late = not came and self._now() - sent > LATE_ECHO * self._options.echo_timeout
-            if self._proven and not came and not late and self._heard <= sent:
+            elif self._proven and not (came or late or unread) and self._heard <= sent:
                 return "the echo did not come back"
             if late:
                 continue

@@ -66,7 +66,13 @@ class Broker(Protocol):
         ...
 
     def open(
-        self, client: str, deliver: Deliver = ..., *, clean: bool = True, will: Publication | None = None
+        self,
+        client: str,
+        deliver: Deliver = ...,
+        *,
+        clean: bool = True,
+        will: Publication | None = None,
+        keep_alive: int = ...,
     ) -> AbstractAsyncContextManager[Session]:
         """Connect as a client that no other test uses."""
         ...
@@ -118,12 +124,23 @@ class Process:
 
     @asynccontextmanager
     async def open(
-        self, client: str, deliver: Deliver = ignore, *, clean: bool = True, will: Publication | None = None
+        self,
+        client: str,
+        deliver: Deliver = ignore,
+        *,
+        clean: bool = True,
+        will: Publication | None = None,
+        keep_alive: int = 60,
     ) -> AsyncGenerator[Session]:
         choice = ProtocolChoice()
         choice.version = self._version
         options = SessionOptions(
-            client_id=f"{self._prefix}{client}", clean=clean, will=will, ca_bundle=self._bundle, connect_timeout=10
+            client_id=f"{self._prefix}{client}",
+            clean=clean,
+            will=will,
+            keep_alive=keep_alive,
+            ca_bundle=self._bundle,
+            connect_timeout=10,
         )
         async with open_session(self.address, options, choice, deliver) as session:
             assert session.version == self._version
@@ -205,7 +222,13 @@ class Memory:
         return f"T/{name}"
 
     def open(
-        self, client: str, deliver: Deliver = ignore, *, clean: bool = True, will: Publication | None = None
+        self,
+        client: str,
+        deliver: Deliver = ignore,
+        *,
+        clean: bool = True,
+        will: Publication | None = None,
+        keep_alive: int = 60,
     ) -> AbstractAsyncContextManager[Session]:
         return self._broker.connect(client, deliver, clean=clean, will=will)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import aiomqtt
 import pytest
+from paho.mqtt import client as client_module
 from paho.mqtt.client import Client as Paho
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
@@ -127,6 +128,22 @@ def test_packets_are_written_as_they_are_and_in_their_order(paho: Paho, wire: An
     assert wire.outgoing == b""
     paho.loop_write()
     assert wire.outgoing == joined + b"\x30\x04\0\x01ax"
+
+
+def test_a_ping_that_is_forgotten_needs_no_answer(paho: Paho, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(client_module, "time_func", lambda: now)
+    paho._last_msg_out = paho._last_bytes_received = now
+    for forgotten in (True, False):
+        now += paho.keepalive
+        paho.loop_misc()  # sends a ping
+        assert paho._ping_t == now
+        if forgotten:
+            _private.forget_ping(paho)
+        now += paho.keepalive
+        paho.loop_misc()
+        assert paho.is_connected() is forgotten
+        _private.forget_ping(paho)
 
 
 def test_the_bytes_of_a_topic_that_is_not_utf_8() -> None:

@@ -1,5 +1,6 @@
 """What every session must do, whatever broker is at the other end; the in-memory one included."""
 
+import math
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from kepm_plugin.errors import LinkLost
 from kepm_plugin.link import Session
 from kepm_plugin.message import Publication, Received
+from tests.broker.conftest import Inbox
 
 
 async def published(session: Session, *publications: Publication) -> None:
@@ -213,6 +215,100 @@ async def test_an_unsubscribed_topic_is_silent(broker: Any, inbox: Any) -> None:
         await plugin.unsubscribe([broker.topic("a")])
         await published(caller, Publication(broker.topic("a"), b"unheard"))
         assert await marker(caller, inbox, broker.topic("b")) == []
+
+
+# --- not reading ------------------------------------------------------------------------------------------------------
+
+
+async def test_in_a_pause_nothing_is_delivered_while_publishing_and_acknowledging_go_on(
+    broker: Any, inbox: Any
+) -> None:
+    answers, confirmed = Inbox(), anyio.Event()
+    async with broker.open("Caller", answers.deliver) as caller:
+        await caller.subscribe([broker.topic("b")], 1)
+        async with broker.open("Plugin", inbox.deliver, clean=False) as plugin:
+            await plugin.subscribe([broker.topic("a")], 1)
+            assert plugin.reading_since < math.inf
+            await published(caller, Publication(broker.topic("a"), b"before"))
+            [before] = await inbox.until(1)
+            plugin.pause_reading()
+            assert plugin.reading_since == math.inf
+            await published(caller, *(Publication(broker.topic("a"), b"%d" % number) for number in range(5)))
+            plugin.acknowledge([before.mid])
+            plugin.publish(Publication(broker.topic("b"), b"still here"), confirmed.set)
+            await answers.until(1)  # by now the broker has sent the plugin all it has
+            assert inbox.payloads == [b"before"]
+            assert not confirmed.is_set()
+        inbox.batches.clear()
+        async with broker.open("Plugin", inbox.deliver, clean=False):
+            await inbox.until(5)
+            assert await marker(caller, inbox, broker.topic("a")) == inbox.messages[:5]
+    assert inbox.payloads[:5] == [b"%d" % number for number in range(5)]
+
+
+async def test_after_a_pause_everything_comes_in_its_order(broker: Any, inbox: Any) -> None:
+    async with broker.open("Caller") as caller, broker.open("Plugin", inbox.deliver) as plugin:
+        await plugin.subscribe([broker.topic("a")], 1)
+        for number in range(3):
+            plugin.pause_reading()
+            plugin.pause_reading()
+            caller.publish(Publication(broker.topic("a"), b"%d qos 0" % number, qos=0))
+            await published(caller, Publication(broker.topic("a"), b"%d qos 1" % number))
+            assert len(inbox.messages) == 2 * number
+            plugin.resume_reading()
+            plugin.resume_reading()
+            await published(plugin, Publication(broker.topic("b"), b""))
+            await inbox.until(2 * number + 2)
+    assert inbox.payloads == [b"%d qos %d" % (number, qos) for number in range(3) for qos in (0, 1)]
+    plugin.pause_reading()  # harmless
+    plugin.resume_reading()
+
+
+async def test_a_pause_that_begins_at_a_delivery_lets_nothing_further_through(broker: Any, inbox: Any) -> None:
+    answers = Inbox()
+
+    def deliver(batch: Any) -> None:
+        inbox.deliver(batch)
+        plugin.pause_reading()
+
+    async with broker.open("Caller", answers.deliver) as caller, broker.open("Plugin", deliver) as plugin:
+        await caller.subscribe([broker.topic("b")], 1)
+        await plugin.subscribe([broker.topic("a")], 1)
+        for number in range(3_000):  # more than one reading takes
+            caller.publish(Publication(broker.topic("a"), b"%d" % number, qos=0))
+        await inbox.until(1)
+        plugin.publish(Publication(broker.topic("b"), b"still here"))
+        await answers.until(1)
+        assert len(inbox.batches) == 1
+        with anyio.fail_after(10):
+            while len(inbox.messages) < 3_000:
+                plugin.resume_reading()
+                await inbox.until(len(inbox.messages) + 1)
+    assert inbox.payloads == [b"%d" % number for number in range(3_000)]
+
+
+async def test_who_asks_the_broker_in_a_pause_is_answered_after_it(broker: Any, inbox: Any) -> None:
+    async with broker.open("Plugin", inbox.deliver) as plugin:
+        plugin.pause_reading()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(plugin.subscribe, [broker.topic("a")], 1, name="subscribe")
+            await anyio.wait_all_tasks_blocked()
+            plugin.resume_reading()
+        await published(plugin, Publication(broker.topic("a"), b""))
+        await inbox.until(1)
+
+
+@pytest.mark.parametrize("shared_broker", ["mosquitto-3.1.1", "nats"], indirect=True)
+async def test_a_pause_that_is_longer_than_the_keep_alive_keeps_the_connection(broker: Any, inbox: Any) -> None:
+    async with broker.open("Plugin", inbox.deliver, keep_alive=1) as plugin:
+        await plugin.subscribe([broker.topic("a")], 1)
+        plugin.pause_reading()
+        with anyio.move_on_after(2.2):  # brokers allow for one and a half keep-alives, paho for two
+            raise AssertionError(await plugin.lost())
+        plugin.resume_reading()
+        with anyio.move_on_after(0.6):
+            raise AssertionError(await plugin.lost())
+        assert await marker(plugin, inbox, broker.topic("a")) == []
 
 
 async def test_the_will_is_published_when_the_connection_breaks(broker: Any, inbox: Any) -> None:

@@ -1,6 +1,7 @@
 """The link's state machine against a scripted session: connecting, proving, losing, restoring, giving up."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -50,11 +51,18 @@ class Scripted:
         echoes: bool = True,
     ) -> None:
         self.session_present, self.early, self.refusal, self.echoes = session_present, early, refusal, echoes
+        self.reading_since = -math.inf
         self.deliver: Deliver
         self.subscribed: list[tuple[list[str], int]] = []
         self.published: list[Publication] = []
         self._reason = ""
         self._gone = anyio.Event()
+
+    def pause_reading(self) -> None:
+        self.reading_since, self.echoes = math.inf, False
+
+    def resume_reading(self) -> None:
+        self.reading_since, self.echoes = anyio.current_time(), True
 
     async def subscribe(self, filters: Sequence[str], qos: int) -> None:
         await anyio.lowlevel.checkpoint()
@@ -434,6 +442,47 @@ async def test_a_clock_that_is_late_is_forgiven_and_another_echo_is_sent_at_once
         assert len(session.published) == sent + 1
         await anyio.sleep(60)
     assert world.events == ["up", "proven"]
+
+
+@on_mock_clock
+async def test_what_is_not_read_is_no_missed_echo() -> None:
+    session = Scripted()
+    world = echoing(session)
+    async with world.running():
+        await world.until("up", "proven")
+        session.pause_reading()
+        await anyio.sleep(3600)
+        assert 3600 / 15 - 2 <= len(session.published) <= 3600 / 10, "it is no reason to hurry"
+        session.echoes = True
+        session.reading_since = anyio.current_time()
+        await anyio.sleep(60)
+    assert world.events == ["up", "proven"]
+
+
+@on_mock_clock
+async def test_an_echo_right_after_a_pause_may_be_behind_much_else() -> None:
+    first = Scripted()
+    world = echoing(first, Scripted())
+    async with world.running():
+        await world.until("up", "proven")
+        first.pause_reading()
+        await anyio.sleep(9)
+        first.resume_reading()
+        first.echoes = False
+        await anyio.sleep(10)  # the echo was due a second after the pause, and its time is over
+        assert world.events == ["up", "proven"]
+        await world.until("down: the echo did not come back", "up", within=20)
+
+
+@on_mock_clock
+async def test_a_pause_right_at_the_start_leaves_open_whether_the_link_carries_messages() -> None:
+    session = Scripted(echoes=False)
+    world = echoing(session)
+    world.on_up = session.pause_reading
+    async with world.running():
+        await anyio.sleep(60)
+        session.resume_reading()
+        await world.until("up", "proven", within=20)
 
 
 class Remote(Scripted):

@@ -22,17 +22,20 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from ..errors import BrokerRefused, LinkLost
 from ._options import BrokerAddress, SessionOptions, Version
-from ._private import paho_of, use_wire
+from ._private import forget_ping, paho_of, queue_packets, use_wire
 from ._wire import Wire
 
 _log = logging.getLogger("kepm_plugin.broker")
 
 DRAIN: Final = 512
 """Packets that are read before other work gets its turn."""
+DRAIN_BYTES: Final = 2**20
+"""Bytes that are taken off the wire before other work gets its turn, and so what one drain delivers at most."""
 IN_FLIGHT: Final = 20
 """Publications at QoS >= 1 that may be unacknowledged; a round trip on loopback takes far less than a millisecond."""
 _RECEIVE_MAXIMUM: Final = DRAIN  # unacknowledged messages that an MQTT 5 broker may send us
 _TICK: Final = 5.0  # seconds between looks at the keep-alive; aiomqtt's own one wakes up every second
+_PINGREQ: Final = b"\xc0\0"
 _TAKEN_OVER: Final = 0x8E
 _KEEP_ALIVE_TIMEOUT: Final = 0x8D
 _PROTOCOL_ERROR: Final = 0x82
@@ -45,6 +48,7 @@ class Connection:
         client: aiomqtt's, for its calls; wait for them inside `confirmation`.
         paho: The client below it, for what aiomqtt has no call for.
         reason: Why the connection is gone, in plain words; None while it is not.
+        reading_since: Since when, on the loop's clock, it is read without a pause; infinite while it is not read.
         writing: What paho calls is about writing, not about what the broker sent.
         session_present, in_flight_maximum, maximum_qos, retain: What CONNACK said.
     """
@@ -62,6 +66,7 @@ class Connection:
         self.in_flight_maximum = IN_FLIGHT
         self.maximum_qos = 2
         self.retain = True
+        self.reading_since = -math.inf
         self.writing = False
         self.reason: str | None = None
         self.gone = anyio.Event()
@@ -72,7 +77,7 @@ class Connection:
         self._timer: asyncio.TimerHandle | None = None
         self._refusal: ReasonCode | None = None
         self._leaving = False
-        self._waiting: set[anyio.CancelScope] = set()  # ended by the loss
+        self._waiting: dict[anyio.CancelScope, float] = {}  # scopes that the loss ends, and their patience
         self.client = _client(address, options, version)
         self.paho = paho_of(self.client)
         self.paho.disable_logger()  # it formats a line for every packet
@@ -129,14 +134,14 @@ class Connection:
         Raises:
             LinkLost: The connection is gone.
         """
-        with anyio.move_on_after(seconds) as scope:
-            self._waiting.add(scope)
+        with anyio.move_on_after(math.inf if self.paused else seconds) as scope:
+            self._waiting[scope] = seconds
             try:
                 yield
             except aiomqtt.MqttError as error:
                 self.close(f"the connection could not be used ({error})")
             finally:
-                self._waiting.discard(scope)
+                del self._waiting[scope]
         if scope.cancelled_caught and self.reason is None:
             self.close(f"the broker sent no {packet} within {seconds:g} s")
         if self.reason is not None:
@@ -150,6 +155,35 @@ class Connection:
         self.gone.set()
         for scope in self._waiting:
             scope.cancel()
+
+    # --- reading or not ---------------------------------------------------------------------------------------------
+
+    @property
+    def paused(self) -> bool:
+        """Nothing is read at the moment."""
+        return self.reading_since == math.inf
+
+    def pause_reading(self) -> None:
+        """Leave in the socket what the broker sends; whoever waits for an answer has time until it is read again."""
+        if self.paused or self.reason is not None:
+            return
+        self.reading_since = math.inf
+        self._loop.remove_reader(self._descriptor)
+        if self._again is not None:
+            self._again.cancel()
+        for scope in self._waiting:
+            scope.deadline = math.inf
+
+    def resume_reading(self) -> None:
+        """Read again, first of all what has arrived meanwhile."""
+        if not self.paused or self.reason is not None:
+            return
+        self.reading_since = self._loop.time()
+        forget_ping(self.paho)  # its answer may be behind much else
+        for scope, seconds in self._waiting.items():
+            scope.deadline = self.reading_since + seconds
+        self._loop.add_reader(self._descriptor, self._read)
+        self._again = self._loop.call_soon(self._read)  # what the wire holds already wakes nobody up
 
     # --- the event loop ---------------------------------------------------------------------------------------------
 
@@ -176,13 +210,13 @@ class Connection:
     def _read(self) -> None:
         """Read until the socket would block, or other work should have its turn."""
         self._again = None
-        self._wire.dry = False
+        self._wire.start_reading(DRAIN_BYTES)
         with self._calling_paho():
             for _ in range(DRAIN):
                 self.paho.loop_read()
-                if self._wire.dry or self.reason is not None:
+                if self._wire.dry or self._wire.spent or self.reason is not None:
                     break
-        if not self._wire.dry and self.reason is None:
+        if not self._wire.dry and not self.paused and self.reason is None:
             self._again = self._loop.call_soon(self._read)  # what TLS has decrypted already wakes nobody up
 
     def _write(self) -> None:
@@ -193,7 +227,10 @@ class Connection:
 
     def _tick(self) -> None:
         with self._calling_paho():
-            self.paho.loop_misc()
+            if self.paused:  # paho would miss the answers to its pings; ours tell both ends that the other is there
+                queue_packets(self.paho, _PINGREQ)
+            else:
+                self.paho.loop_misc()
         if self.reason is None:
             self._timer = self._loop.call_later(min(_TICK, max(self.paho.keepalive, 1) / 4), self._tick)
 

@@ -72,6 +72,23 @@ class Link:
         """How many publications at QoS >= 1 may be unacknowledged at a time."""
         return self._connection.in_flight_maximum
 
+    @property
+    def reading_since(self) -> float:
+        """Since when, on the loop's clock, what the broker sends is read without a pause; infinite in a pause."""
+        return self._connection.reading_since
+
+    def pause_reading(self) -> None:
+        """Read nothing more, so that the broker has to keep it; nothing while that is so, nor after the loss.
+
+        Publishing and acknowledging go on and the connection is kept up, but no confirmation is seen either. Called
+        inside `deliver`, it ends with that batch.
+        """
+        self._connection.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again; nothing without a pause, nor after the loss."""
+        self._connection.resume_reading()
+
     async def subscribe(self, filters: Sequence[str], qos: int) -> None:
         """Subscribe, and return when the broker has granted every filter.
 

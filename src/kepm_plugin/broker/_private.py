@@ -51,8 +51,16 @@ def held(paho: Paho, mid: int) -> MQTTMessage | None:
 
 
 def queue_packets(paho: Paho, packets: bytes) -> None:
-    """`paho.Client._packet_queue`: many acknowledgements as one buffer, and PUBREC, which has no public call."""
+    """`paho.Client._packet_queue`: many acknowledgements as one buffer; PUBREC and PINGREQ have no public call."""
     paho._packet_queue(MessageType.PUBACK, packets, 0, 1)
+
+
+def forget_ping(paho: Paho) -> None:
+    """`paho.Client._ping_t`: when the ping was sent whose answer is awaited.
+
+    While nothing is read no answer is seen, and that says nothing of the broker.
+    """
+    paho._ping_t = 0.0
 
 
 def topic_bytes(message: MQTTMessage) -> bytes:

@@ -5,6 +5,7 @@ during the TLS handshake and leaves no moment before it to look who listens. Her
 """
 
 import asyncio
+import math
 import socket
 import ssl
 from collections.abc import Callable
@@ -82,20 +83,33 @@ class Wire:
 
     paho reads two single bytes per packet; from a buffer that costs little, and the buffer knows what TLS hides from
     `select`: whether something that was received has not been read yet.
+
+    Attributes:
+        dry: The last `recv` found nothing: the next one needs the socket to be readable.
+        spent: The last `recv` gave nothing as the reading has had its share (`start_reading`).
+        trouble: Why reading or writing failed, in plain words.
     """
 
     def __init__(self, secure: ssl.SSLSocket) -> None:
         self._secure = secure
         self._data: bytes = b""
         self._read = 0
-        self.dry = False
-        """The last `recv` found nothing: the next one needs the socket to be readable."""
+        self._left: float = math.inf
+        self.dry = self.spent = False
         self.trouble = ""
-        """Why reading or writing failed, in plain words."""
+
+    def start_reading(self, share: int) -> None:
+        """Begin a reading that takes about so many bytes off the wire: the last piece is taken whole."""
+        self.dry = self.spent = False
+        self._left = share
 
     def recv(self, size: int) -> bytes:
         if self._read == len(self._data):
+            if self._left <= 0:
+                self.spent = True
+                raise BlockingIOError
             self._data, self._read = self._receive(), 0
+            self._left -= len(self._data)
         piece = self._data[self._read : self._read + size]
         self._read += len(piece)
         return piece

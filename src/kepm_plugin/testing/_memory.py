@@ -4,6 +4,7 @@ It delivers once per subscription that a message falls under, as MQTT 5 allows (
 more is found. One contract suite runs over this broker and over real ones.
 """
 
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ import anyio
 import anyio.lowlevel
 
 from kepm_plugin.errors import AgentUnreachable, LinkLost
-from kepm_plugin.eventloop import bare_task_group
+from kepm_plugin.eventloop import bare_task_group, loop_clock
 from kepm_plugin.link import Deliver
 from kepm_plugin.message import Publication, Received
 from kepm_plugin.topics import check_filter, matches
@@ -161,7 +162,10 @@ class MemorySession:
     ) -> None:
         self._broker, self._client_id, self.kept, self._will = broker, client_id, kept, will
         self.session_present = session_present
+        self.reading_since = -math.inf
         self.wake = anyio.Event()
+        self._now = loop_clock()
+        self._resumed = anyio.Event()
         self._finished: list[Callable[[], None]] = []
         self._ended = anyio.Event()
         self._reason = ""
@@ -198,6 +202,18 @@ class MemorySession:
             self._finished.append(acknowledged)
             self.wake.set()
 
+    def pause_reading(self) -> None:
+        """Leave what comes, confirmations included, with the broker."""
+        if self.reading_since < math.inf and not self._ended.is_set():
+            self.reading_since, self._resumed = math.inf, anyio.Event()
+
+    def resume_reading(self) -> None:
+        """Take what has come meanwhile."""
+        if self.reading_since == math.inf and not self._ended.is_set():
+            self.reading_since = self._now()
+            self._resumed.set()
+            self.wake.set()
+
     async def lost(self) -> str:
         """Return when the connection is gone."""
         await self._ended.wait()
@@ -215,12 +231,16 @@ class MemorySession:
         if not self._ended.is_set():
             self._reason = reason
             self._ended.set()
+            self._resumed.set()
             self.wake.set()
             self._broker.ended(self._client_id, self.kept)
 
     async def feed(self, deliver: Deliver) -> None:
         """Hand over what waits, in batches, and acknowledgements."""
         while not self._ended.is_set():
+            if self.reading_since == math.inf:
+                await self._resumed.wait()
+                continue
             finished, self._finished = self._finished, []
             for acknowledged in finished:
                 acknowledged()
@@ -235,5 +255,7 @@ class MemorySession:
 
     async def _turn(self) -> None:
         await anyio.lowlevel.checkpoint()
+        if self.reading_since == math.inf:
+            await self._resumed.wait()
         if self._ended.is_set():
             raise LinkLost(self._reason)

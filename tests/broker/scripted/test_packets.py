@@ -64,6 +64,18 @@ async def test_a_long_reading_gives_others_their_turn(scripted: Any, inbox: Any)
     assert inbox.payloads == [b"%d" % number for number in range(1500)]
 
 
+async def test_a_long_reading_of_large_messages_ends_after_a_mebibyte(scripted: Any, inbox: Any) -> None:
+    payload = b"x" * 16_000
+    async with scripted.session("3.1.1", inbox) as (link, peer):
+        link.pause_reading()
+        for _ in range(200):
+            peer.send(scripted.packet(0x30, b"\0\x01a" + payload))
+        await peer.writer.drain()
+        link.resume_reading()
+        await inbox.until(200)
+    assert max(len(batch) for batch in inbox.batches) <= (2**20 + 2**16) / len(payload)
+
+
 async def test_a_packet_may_come_in_pieces(scripted: Any, inbox: Any) -> None:
     async with scripted.session("3.1.1", inbox) as (_, peer):
         for byte in publish("3.1.1", b"a", b"whole", mid=1):
@@ -296,6 +308,40 @@ async def test_a_ping_keeps_the_connection(scripted: Any, inbox: Any) -> None:
         await peer.expect(b"\xc0\0")
         peer.send(b"\xd0\0")
         await peer.expect(b"\xc0\0")
+
+
+async def test_a_pause_is_no_missed_ping(scripted: Any, inbox: Any) -> None:
+    ping = b"\xc0\0"
+    async with scripted.session("3.1.1", inbox, keep_alive=1) as (link, peer):
+        await peer.expect(ping)
+        link.pause_reading()  # Whatever answers there are, paho does not see them.
+        await peer.expect(ping * 5)
+        link.resume_reading()
+        await peer.expect(ping)
+        peer.send(b"\xd0\0" * 7)
+        await peer.expect(ping)
+
+
+async def test_a_loss_shows_in_a_pause_too(scripted: Any, inbox: Any) -> None:
+    async with scripted.session("3.1.1", inbox, keep_alive=1) as (link, peer):
+        link.pause_reading()
+        peer.writer.transport.abort()
+        with anyio.fail_after(5):
+            assert "connection" in await link.lost()
+
+
+async def test_an_answer_that_is_not_read_is_not_late(scripted: Any, inbox: Any) -> None:
+    async with (
+        scripted.session("3.1.1", inbox, ack_timeout=0.1, keep_alive=1) as (link, peer),
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(link.subscribe, ["a"], 1, name="subscribe")
+        await anyio.wait_all_tasks_blocked()
+        link.pause_reading()
+        tasks.start_soon(link.unsubscribe, ["b"], name="unsubscribe")
+        assert [(await peer.packet())[0] for _ in range(3)] == [0x82, 0xA2, 0xC0]  # the ping: 0.25 s later
+        peer.send(b"\x90\x03\0\x01\x01", b"\xb0\x02\0\x02")
+        link.resume_reading()
 
 
 async def test_an_error_in_the_library_is_a_loss_and_reaches_the_loops_handler(
