@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import pytest
 
-from kepm_plugin import Handler, Message, Plugin
+from kepm_plugin import Handler, Message, Plugin, Retry
 from kepm_plugin.contract import ASSUMED, Contract
-from kepm_plugin.errors import EXIT_CODES
+from kepm_plugin.errors import EXIT_CODES, PluginDefinitionError
 from kepm_plugin.store import Limits
 
 REPOSITORY: Final = Path(__file__).parent.parent
@@ -211,6 +211,12 @@ def test_the_limits_are_those_of_the_code() -> None:
             f"{constant('dispatch._lane.LIMIT'):,} and {constant('dispatch._lane.LIMIT_BYTES') // mib} MiB"
         ),
         "journal": f"{limits.journal_bytes // mib} MiB",
+        "age of a message, or of a ticket that nobody answered": f"{limits.journal_age / 86_400:g} days",
+        "delay of a `Retry`": f"{constant('dispatch._later.OFF'):,.0f} s",
+        "identities that are remembered": (
+            f"{constant('dispatch._window.ENTRIES'):,}, for {constant('dispatch._window.WINDOW'):g} s, "
+            f"with {constant('dispatch._window.ANSWER_BYTES') // mib} MiB of answers"
+        ),
         "messages held while the journal cannot be written": f"{constant('dispatch._intake.HELD'):,}",
         "deliveries that end with the process": str(constant("dispatch._delivery.DELIVERIES")),
         "dead letters": f"{limits.dead_letters:,} and {limits.dead_letter_bytes // mib} MiB",
@@ -227,6 +233,8 @@ def test_the_limits_are_those_of_the_code() -> None:
         "answer of the agent's HTTPS API": f"{constant('agent.ANSWER_LIMIT') // mib} MiB",
     }
     assert constant("dispatch._dispatcher.RETRY") == 1.0, "tried again every second"
+    with pytest.raises(PluginDefinitionError):
+        Retry(after=constant("dispatch._later.OFF") + 1)
 
 
 def test_the_architecture_names_no_module_that_is_not_there() -> None:

@@ -98,7 +98,7 @@ class Delivery:
         value, correlation = decoded if isinstance(decoded, Decoded) else (decoded, None)
         named = identity(correlation, received)
         if work.seen is None and (key := key_of(lane, received, named)) is not None:
-            seen, repeated = self._window.enter(key, received)
+            seen, repeated = self._window.enter(key, received if lane.route.spec.handler.dedupe is None else None)
             if repeated:
                 self._outcomes.repeated(lane, work, seen)
                 return

@@ -97,6 +97,11 @@ class Dispatcher:
         """What became of the messages since start."""
         return self._outcomes.counters
 
+    @property
+    def overloaded(self) -> bool:
+        """Whether nothing more is to be read for now; a new session has to be told."""
+        return bool(self._overloaded)
+
     def _lane(self, route: HandlerRoute) -> Lane:
         spec = route.spec
         handler: Any = spec.handler(self._plugin)
@@ -164,8 +169,9 @@ class Dispatcher:
             return
         lane.put(Work(received, acknowledge=acknowledge))
         if lane.full and lane not in self._overloaded:
+            if not self._overloaded:
+                self._pause(True)
             self._overloaded.add(lane)
-            self._pause(True)
             name = lane.route.spec.name
             self._trouble("overload", f"overloaded: {name} is behind, and there is no journal; nothing more is read")
 
@@ -180,8 +186,6 @@ class Dispatcher:
             for lane in self._lanes:
                 lane.forget_unacknowledged()
                 self._relieved(lane)
-        if self._overloaded:
-            self._pause(True)
 
     def _relieved(self, lane: Lane) -> None:
         """Have more read again, once no lane is behind any more."""

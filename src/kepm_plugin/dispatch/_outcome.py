@@ -283,7 +283,7 @@ def key_of(lane: Lane, received: Received, named: str | None) -> Key | None:
     field = lane.route.spec.handler.dedupe
     if field is not None:
         value = correlation_of(received.payload, field)
-        named = None if value is None else identity(value, received)
+        named = None if value is None else encode_json(value).decode()
     return None if named is None else (lane.route.filter, named)
 
 

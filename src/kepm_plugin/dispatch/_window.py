@@ -33,7 +33,7 @@ class Seen:
 class Window:
     """What was handled lately, by explicit identity.
 
-    An identity that comes with another content is no duplicate: somebody counts from 1 again. The other way round,
+    A correlation id that comes with another content is no duplicate: somebody counts from 1 again. The other way round,
     equal content without an identity never is one: two equal commands are two commands.
     """
 
@@ -42,11 +42,16 @@ class Window:
         self._entries: dict[Key, Seen] = {}
         self._bytes = 0
 
-    def enter(self, key: Key, received: Received) -> tuple[Seen, bool]:
-        """Return the entry of a message, and whether it is that of an earlier one, which this one repeats."""
+    def enter(self, key: Key, received: Received | None) -> tuple[Seen, bool]:
+        """Return the entry of a message, and whether it is that of an earlier one, which this one repeats.
+
+        Args:
+            key: Its identity.
+            received: The message, where it has to be equal as well.
+        """
         now = self._clock()
         self._prune(now - WINDOW)
-        content = hash((received.topic, received.payload))
+        content = 0 if received is None else hash((received.topic, received.payload))
         seen = self._entries.get(key)
         if seen is not None and seen.content == content:
             return seen, True

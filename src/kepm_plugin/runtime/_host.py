@@ -81,6 +81,11 @@ class PluginHost:
         self._subscriptions.link_lost()
         self._requests.link_lost(reason)
 
+    def pause_reading(self, pause: bool) -> None:
+        """Have the session read nothing more for now, or go on."""
+        if self.session is not None:
+            (self.session.pause_reading if pause else self.session.resume_reading)()
+
     async def publish(self, publication: Publication, *, wait: Any, timeout: float | None) -> None:
         """Hand over to the outbox; wait for it, or for the broker's acknowledgement."""
         if wait == "acknowledged":

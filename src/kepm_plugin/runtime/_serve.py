@@ -128,6 +128,7 @@ class Serving:
             self.status.trouble,
             self._redact,
             send=self.outbox.put,
+            pause=self.host.pause_reading,
         )
         await self._live(link, dispatcher)
 

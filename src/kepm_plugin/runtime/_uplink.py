@@ -97,6 +97,8 @@ class Uplink:
         self.serving.set()
         self._next_up.set()
         self._next_up = anyio.Event()
+        if self._host.dispatcher is not None and self._host.dispatcher.overloaded:
+            session.pause_reading()
         if gap is not None:
             self._reactions.reconnected(
                 Gap(seconds=gap.seconds, reason=gap.reason, session_present=gap.session_present, dropped=dropped)
