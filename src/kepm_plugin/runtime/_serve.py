@@ -19,6 +19,7 @@ from kepm_plugin.outbox import Outbox
 from kepm_plugin.plugin import Every, Gap, Plugin, holding_settings
 from kepm_plugin.records import Redactor
 from kepm_plugin.settings import Change
+from kepm_plugin.stall import watched
 from kepm_plugin.store import Store
 
 from ._host import PluginHost
@@ -208,14 +209,14 @@ class Serving:
             self._opening = scope  # Until it has opened, a request to stop need not wait for it.
             lifespan = self.plugin.lifespan()
             with self.host.opening():
-                await lifespan.__aenter__()
+                await watched(lifespan.__aenter__, what=self.plugin.lifespan)
             self._opening = None
             try:
                 await work()
             finally:
                 scope.deadline, scope.shield = anyio.current_time() + max(self._rest(), CLOSING), True
                 # Without the error, if there is one: it is not the author's to swallow.
-                await lifespan.__aexit__(None, None, None)
+                await watched(lifespan.__aexit__, None, None, None, what=self.plugin.lifespan)
         if scope.cancelled_caught and self._opening is None:
             log.error("lifespan.cut_off", extra={"reason": "its end took longer than the drain deadline"})
 
@@ -350,4 +351,5 @@ class Serving:
     def _report(self) -> dict[str, object]:
         counters = self.host.dispatcher.counters.report() if self.host.dispatcher is not None else {}
         counters |= {"notSent": self.outbox.dropped, "logsDropped": self._around.pipe.dropped}
+        counters["stalls"] = self._around.stalls()
         return self.uplink.report() | {"counters": counters}

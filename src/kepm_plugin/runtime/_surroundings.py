@@ -38,6 +38,8 @@ class Surroundings:
     """Whether the process that launched us is gone."""
     ending: Callable[[float, int], object] = lambda _seconds, _code: None
     """Told, when the run begins to end, how many seconds it has and what the process then returns in any case."""
+    stalls: Callable[[], int] = lambda: 0
+    """How often the author's code has blocked the event loop."""
     start_budget: float = 60.0
     """Seconds for which refusals of the agent are not final."""
     lock_retry: float = 0.05
