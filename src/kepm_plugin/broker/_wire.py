@@ -9,6 +9,7 @@ import math
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from typing import Final
 
@@ -127,10 +128,16 @@ class Wire:
         except OSError as error:
             self._failed(error)
             raise
-        if not data:
-            self.closed = not self.trouble
-            self.trouble = self.trouble or "the broker closed the connection"
+        if not data and not self.trouble:
+            self.closed = self._has_peer()
+            self.trouble = "the broker closed the connection" if self.closed else "the connection was reset"
         return data
+
+    def _has_peer(self) -> bool:
+        """Tell an orderly end from a reset, which TLS shows as an end too."""
+        with suppress(OSError):
+            return bool(self._secure.getpeername())
+        return False
 
     def send(self, data: bytes | bytearray) -> int:
         try:
