@@ -10,6 +10,8 @@ from ..message import Publication
 from ..peer import PeerPolicy
 
 Version = Literal["5", "3.1.1"]
+Ending = Literal["taken over", "closed", "broken"]
+"""How a connection went: the broker said that another client has the client id, closed it without a word, or else."""
 
 _UNSUPPORTED_VERSION: Final = 0x84  # paho turns the 0x01 of a 3.1.1 broker into it too
 

@@ -9,6 +9,8 @@ import math
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
+from hashlib import sha256
 from typing import Final
 
 import anyio
@@ -87,6 +89,8 @@ class Wire:
     Attributes:
         dry: The last `recv` found nothing: the next one needs the socket to be readable.
         spent: The last `recv` gave nothing as the reading has had its share (`start_reading`).
+        closed: The other end closed the connection in order.
+        certificate: Fingerprint of what the other end has shown.
         trouble: Why reading or writing failed, in plain words.
     """
 
@@ -95,8 +99,9 @@ class Wire:
         self._data: bytes = b""
         self._read = 0
         self._left: float = math.inf
-        self.dry = self.spent = False
+        self.dry = self.spent = self.closed = False
         self.trouble = ""
+        self.certificate = sha256(secure.getpeercert(binary_form=True) or b"").hexdigest()
 
     def start_reading(self, share: int) -> None:
         """Begin a reading that takes about so many bytes off the wire: the last piece is taken whole."""
@@ -123,9 +128,16 @@ class Wire:
         except OSError as error:
             self._failed(error)
             raise
-        if not data:
-            self.trouble = self.trouble or "the broker closed the connection"
+        if not data and not self.trouble:
+            self.closed = self._has_peer()
+            self.trouble = "the broker closed the connection" if self.closed else "the connection was reset"
         return data
+
+    def _has_peer(self) -> bool:
+        """Tell an orderly end from a reset, which TLS shows as an end too."""
+        with suppress(OSError):
+            return bool(self._secure.getpeername())
+        return False
 
     def send(self, data: bytes | bytearray) -> int:
         try:

@@ -116,7 +116,7 @@ class Serving:
 
     async def _handle(self) -> None:
         routes = {route.filter: self.host.answered for route in self.declarations.requests}
-        link = Link(self.uplink.connect, self.uplink, self.uplink.options())
+        link = Link(self.uplink.connect, self.uplink, self.uplink.options(), self.uplink.history)
         if self._kind.echo:
             routes[link_topic(self._kind.id)] = link.echo
         dispatcher = self.host.dispatcher = Dispatcher(
@@ -172,6 +172,7 @@ class Serving:
     async def _stand_by(self) -> None:
         while not self._around.try_lock():
             self._check_launcher()
+            self._around.press()
             await anyio.sleep(self._around.lock_retry)
 
     async def _live(self, link: Link, dispatcher: Dispatcher) -> None:
