@@ -73,6 +73,8 @@ class Ends:
         return True
 
     def acknowledge(self, work: Work) -> None:
-        """Acknowledge a message, where that comes after its handler."""
+        """Acknowledge a message, where that comes after its handler, and let end what repeats it."""
         if work.acknowledge is not None:
             work.acknowledge([work.received.mid])
+        if work.seen is not None:
+            work.seen.ended()

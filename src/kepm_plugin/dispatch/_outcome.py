@@ -15,7 +15,7 @@ from kepm_plugin.topics import covers
 from ._call import Failure, TimedOut, attempted
 from ._counters import Counters
 from ._ends import Answer, Ends, Trouble
-from ._lane import Lane, Work, size_of
+from ._lane import LIMIT, Lane, Work, size_of
 from ._later import backoff
 from ._window import Key, Seen, Window
 
@@ -62,10 +62,19 @@ class Outcomes:
         self._bury(lane, work, correlation, "payload mismatch", reason, answer=reason)
 
     def repeated(self, lane: Lane, work: Work, seen: Seen) -> None:
-        """End a message that repeats one; who asks again is answered again, once there is an answer."""
+        """End a message that repeats one; who asks again is answered again, once there is an answer.
+
+        Where that one is in memory alone, a kill would lose both: this one is then kept until that one has ended.
+        """
+        if work.received.qos and not seen.safe:
+            if len(seen.behind) >= LIMIT:
+                self.counters.refused += 1
+                return
+            seen.behind.append(lambda: self._finish(lane, work, None))
         self.counters.duplicates += 1
         log.info("message.duplicate", extra=self._where(lane, work))
-        self._finish(lane, work, seen.answer)
+        if seen.safe or not work.received.qos:
+            self._finish(lane, work, seen.answer)
 
     def crashed(self, lane: Lane, work: Work) -> None:
         """End a message that has ended the process so often that it is not handled again."""
