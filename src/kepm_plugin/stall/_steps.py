@@ -72,9 +72,13 @@ def watched(function: Callable[..., Awaitable[T]], *args: Any, what: object = No
     guard = _current.get()
     if guard is None:
         return function(*args)
-    awaitable = function(*args)
-    inner = awaitable if isinstance(awaitable, CoroutineType) else _awaiting(awaitable)
+    awaitable: Any = function(*args)
+    inner = awaitable if _is_coroutine(awaitable) else _awaiting(awaitable)
     return _Steps(guard, inner, what or function)
+
+
+def _is_coroutine(value: object) -> bool:
+    return isinstance(value, CoroutineType)
 
 
 async def _awaiting(awaitable: Awaitable[T]) -> T:
@@ -113,7 +117,7 @@ def _tasks_of(guard: StallGuard) -> Generator[None]:
     before: Any = loop.get_task_factory()
 
     def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
-        if guard.what is not None and isinstance(coroutine, CoroutineType):
+        if guard.what is not None and _is_coroutine(coroutine):
             coroutine = _Steps[Any](guard, coroutine, coroutine)
         if before is not None:
             return before(loop, coroutine, **options)
