@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import anyio
@@ -54,6 +55,7 @@ def say(text: str) -> None:
     print(f"noted: {text}", flush=True)
 
 
+@lru_cache
 def length_for(seconds: float) -> int:
     """Return for which length of text a match takes about so long; it grows with the third power."""
     length, took = 200, 0.0

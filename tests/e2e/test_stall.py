@@ -7,8 +7,8 @@ from tests.e2e.stall_long import measure, staller
 
 def test_a_blocking_handler_is_named_and_the_connection_survives(tmp_path: Path, engine: str) -> None:
     with staller(tmp_path, engine) as agent:
-        spun = measure(agent, "loop", 2.0)
-        held = measure(agent, "held", 1.8)
+        spun = measure(agent, "loop", 1.0)
+        held = measure(agent, "held", 1.6)
     for found in (spun, held):
         assert found.survived
         assert found.others == 3

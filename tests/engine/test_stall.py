@@ -31,7 +31,7 @@ from tests.engine.world import World
 LIMIT = 0.02
 """Seconds that a step may take where one is to be too long."""
 
-PATIENT = 0.25
+PATIENT = 0.2
 """The same where none is to be: a busy machine may stop us for a while."""
 
 
@@ -399,7 +399,7 @@ def test_the_same_code_is_told_again_after_a_while(
 def test_code_that_holds_the_interpreter_is_named_by_faulthandler_while_it_does_and_logged_afterwards(
     heard: Heard, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    length = length_for(0.7)
+    length = length_for(0.6)
 
     def hold() -> None:
         match(length)
@@ -426,12 +426,10 @@ def test_without_a_standard_error_that_has_a_descriptor_there_is_no_second_line(
 
 
 UNREAD = """
-import logging, os, sys
+import logging, os, re, sys
 from kepm_plugin.dispatch import attempted
 from kepm_plugin.stall import stall_guard
-from tests.e2e.stall_plugin import length_for, match
 
-length = length_for(0.3)
 logging.basicConfig(stream=sys.stdout, level=logging.CRITICAL)
 os.set_blocking(2, False)
 try:
@@ -442,7 +440,7 @@ except BlockingIOError:
 os.set_blocking(2, True)
 
 def deeper(calls):
-    match(length) if calls == 0 else deeper(calls - 1)
+    re.match("a*a*a*b", "a" * int(sys.argv[1])) if calls == 0 else deeper(calls - 1)
 
 with stall_guard(len, 0.02) as guard:
     print("full", flush=True)
@@ -457,7 +455,7 @@ os._exit(0)
 def test_a_standard_error_that_nobody_reads_does_not_stop_the_plugin() -> None:
     """The second line's thread hangs in the middle of a stack; whoever waited for it would hang too."""
     process = subprocess.Popen(
-        [sys.executable, "-c", UNREAD],
+        [sys.executable, "-c", UNREAD, str(length_for(0.3))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -485,6 +483,7 @@ def test_a_standard_error_that_nobody_reads_does_not_stop_the_plugin() -> None:
 # --- what is left alone -----------------------------------------------------------------------------------------------
 
 
+@on_asyncio
 async def test_code_that_waits_is_not_told_and_does_not_keep_the_guard_awake(
     heard: Heard, rests: threading.Event
 ) -> None:
