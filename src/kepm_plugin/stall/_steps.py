@@ -1,7 +1,7 @@
 """An author's coroutine, step by step under the guard; and the tasks that it starts."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
@@ -49,9 +49,6 @@ class _Steps(Coroutine[Any, Any, T]):
 
     def close(self) -> None:
         self._guard.call(self._what, self._inner.close)
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
 
     def __await__(self) -> Generator[Any, Any, T]:
         return self  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
