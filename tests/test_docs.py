@@ -18,6 +18,7 @@ from typing import Any, Final
 import pytest
 
 from kepm_plugin import Handler, Message, Plugin, Retry
+from kepm_plugin.broker import SessionOptions
 from kepm_plugin.contract import ASSUMED, Contract
 from kepm_plugin.errors import EXIT_CODES, PluginDefinitionError
 from kepm_plugin.store import Limits
@@ -205,6 +206,7 @@ def constant(place: str) -> Any:
 
 def test_the_limits_are_those_of_the_code() -> None:
     limits = Limits()
+    keep_alive = SessionOptions(client_id="P").keep_alive
     mib = 2**20
     assert {name: cells[0] for name, cells in table("running.md", "Limits").items()} == {
         "messages that wait for one handler, in memory": (
@@ -218,6 +220,9 @@ def test_the_limits_are_those_of_the_code() -> None:
             f"with {constant('dispatch._window.ANSWER_BYTES') // mib} MiB of answers"
         ),
         "messages held while the journal cannot be written": f"{constant('dispatch._intake.HELD'):,}",
+        "one step of a plugin's code on the event loop": f"{constant('stall.LIMIT'):g} s",
+        # Brokers wait for one and a half keep-alives; a ping is sent after one and the time between two looks.
+        "a loop that is blocked": f"{(keep_alive / 2 - constant('broker._connection._TICK')) // 10 * 10:g} s",
         "deliveries that end with the process": str(constant("dispatch._delivery.DELIVERIES")),
         "dead letters": f"{limits.dead_letters:,} and {limits.dead_letter_bytes // mib} MiB",
         "messages that wait in one `subscribe()`": f"{constant('runtime._subscriptions.BACKLOG'):,}",
