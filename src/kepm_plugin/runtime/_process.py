@@ -107,6 +107,8 @@ async def _serve(kind: type[Plugin], options: RunOptions, launcher: Launcher, st
             stop=stop,
             try_lock=lock.try_acquire,
             orphaned=launcher.gone,
+            alive=lock.mark,
+            press=lock.press,
             ending=stopping.count_down,
             start_budget=options.start_budget,
             lock_retry=RETRY,
