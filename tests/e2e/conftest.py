@@ -57,11 +57,11 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield Running(site, agent)
 
 
-def make_site(folder: Path) -> Site:
-    """Register the probe in a new agent root; its name has a space."""
-    root, work = folder / "agent root", folder / "work"
+def make_site(folder: Path, work: Path | None = None) -> Site:
+    """Register the probe in a new agent root, whose name has a space; `work` may be that of another site."""
+    root, work = folder / "agent root", work or folder / "work"
     (root / "Plugins").mkdir(parents=True)
-    work.mkdir()
+    work.mkdir(exist_ok=True)
     script = shlex.join([str(HERE / "probe_plugin.py"), "--work", str(work), "--keeper-api-base"])
     manifest = manifest_of(Probe.declarations(), executable=sys.executable, arguments=f"{script} {{KeeperApiBaseUrl}}")
     (root / "Plugins" / "Probe.json").write_bytes(to_json(manifest))
