@@ -55,7 +55,7 @@ class Figures:
 
 def staller(folder: Path, engine: str, *, quiet: bool = False) -> AbstractContextManager[AgentProcess]:
     """An agent that runs the plugin."""
-    site = make_site(folder, Staller, "stall_plugin.py")
+    site = make_site(folder, kind=Staller, file="stall_plugin.py")
     env = {"STALLER_QUIET": "1"} if quiet else {}
     return agent_process(site.root, "--broker", engine, env=env)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
-from kepm_plugin.errors import BrokerRefused, LinkLost
+from kepm_plugin.errors import AgentUnreachable, BrokerRefused, LinkLost
 from kepm_plugin.link import SUSPENDED
 from tests.engine.test_link import NOBODY, Scripted, World, echoing, on_mock_clock
 
@@ -43,10 +43,12 @@ async def test_the_way_from_start_to_loss_and_back_is_said_step_by_step(lines: p
         ("up", ""),
         ("lost", "the broker was killed"),
         ("connecting", "the broker was killed"),
+        ("up", ""),
     ]
     assert counted(world) == {"connecting": 4, "failed": 1, "refused": 1, "up": 2, "lost": 1}
-    [up] = [one.__dict__ for one in lines.records if one.message == "link.up"]
+    up, again = [one.__dict__ for one in lines.records if one.message == "link.up"]
     assert (up["mqtt"], up["sessionPresent"], up["attempts"]) == ("5", False, 3)
+    assert (again["sessionPresent"], again["attempts"]) == (True, 1)
 
 
 @on_mock_clock
@@ -95,6 +97,7 @@ async def test_sessions_that_break_again_and_again_are_said_once_until_one_has_h
         ("up", ""),
         ("lost", "reset"),
         ("connecting", "reset"),
+        ("up", ""),
         ("held", ""),
         ("lost", "reset"),
         ("connecting", "reset"),
@@ -141,7 +144,7 @@ async def test_falling_back_to_the_older_version_is_said_once(lines: pytest.LogC
 
 TOLD = "taken over: the broker says that another client has connected with this plugin's client id"
 GUESSED = (
-    "taken over: the broker closed 4 connections in a row within 10 s, and could be reached at once again: "
+    "taken over: the broker ended 4 connections, each within 10 s, and could be reached at once again: "
     "another client probably uses this plugin's client id"
 )
 
@@ -213,10 +216,41 @@ async def test_a_broker_that_restarts_often_is_no_takeover(between: str) -> None
         for session in sessions:
             await world.until("up")
             await anyio.sleep(11 if between == "a session held" else 0)
-            session.cut("gone", "broken" if between == "a reset" else "closed")
+            session.cut("gone", "reset" if between == "a reset" else "closed")
             await world.until("down: gone")
         await world.until("up")
     assert max(bound for _, bound in world.random.bounds) <= 0.8
+
+
+@on_mock_clock
+async def test_a_broker_that_closes_before_connack_in_between_is_there() -> None:
+    """NATS does that to every second of two clients that take each other's session over."""
+    early = AgentUnreachable("did not answer CONNECT")
+    early.__cause__ = LinkLost("closed")
+    sessions = [Scripted() for _ in range(4)]
+    plan: list[Scripted | Exception] = []
+    for session in sessions:
+        plan += [early, session]
+    world = World(*plan, Scripted())
+    async with world.running():
+        for session in sessions:
+            await world.until("up")
+            session.cut("closed", "closed")
+            await world.until("down: closed")
+        assert world.events[-2:] == [GUESSED, "down: closed"]
+
+
+@on_mock_clock
+async def test_many_resets_are_a_takeover_too_in_the_end() -> None:
+    sessions = [Scripted() for _ in range(24)]
+    world = World(*sessions, Scripted())
+    async with world.running():
+        for session in sessions:
+            await world.until("up")
+            session.cut("reset", "reset")
+            await world.until("down: reset")
+        assert world.events[-2].startswith("taken over: the broker ended 24 connections")
+    assert max(bound for _, bound in world.random.bounds[:23]) <= 0.8
 
 
 @on_mock_clock

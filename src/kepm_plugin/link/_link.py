@@ -39,13 +39,14 @@ class _Away:
 
 @dataclass(frozen=True, slots=True)
 class _Served:
-    """What became of one attempt; `lived` is from CONNACK on, None without it."""
+    """What became of one attempt; `lived` is from CONNACK on, None without it, `met` whether a broker was there."""
 
     up: bool
     reason: str
     ended: float
     lived: float | None
     ending: Ending = "broken"
+    met: bool = True
     slept: bool = False
 
 
@@ -120,9 +121,9 @@ class Link:
         return delays(self._options.first_delay, self._options.max_delay)
 
     def _waits_after(self, served: _Served, away: _Away) -> Iterator[float]:
-        # A session that breaks as soon as it began does not make us hurry. One that is closed does, but for `TIMES` in
-        # a row only: whether the broker can be reached right then tells its end from a takeover.
-        brief = served.lived is not None and served.lived <= self._options.max_delay and served.ending == "broken"
+        # A session that breaks as soon as it began does not make us hurry. One that is closed does, for a few times:
+        # whether the broker can be reached right then tells its end from a takeover.
+        brief = served.lived is not None and served.lived <= self._options.max_delay and served.ending != "closed"
         return away.waits if brief else self._waits()
 
     async def _wait(self, away: _Away, seconds: float) -> None:
@@ -154,7 +155,8 @@ class Link:
     def _look_for_takeover(self, served: _Served) -> float | None:
         """Return the upper bound of the wait where another client uses our client id."""
         if served.lived is None:
-            self._takeovers.failed()
+            if not served.met:
+                self._takeovers.away()
             return None
         bound = self._takeovers.ended(served.ending, served.lived)
         if bound is not None:
@@ -177,7 +179,7 @@ class Link:
 
         session: Session | None = None
         began = 0.0
-        up = slept = False
+        up = slept = met = False
         try:
             async with self._connect(deliver) as session:
                 began = self._now()
@@ -196,11 +198,13 @@ class Link:
                 self._lost(reason)
         except AgentError as exc:
             reason = str(exc)
+            # A broker that listens and closes before CONNACK is there, as when another client was quicker.
+            met = isinstance(exc.__cause__, LinkLost)
             self._history.note("refused" if isinstance(exc, BrokerRefused) else "lost" if up else "failed", reason)
         if session is None:
-            return _Served(up, reason, self._now(), None)
+            return _Served(up, reason, self._now(), None, met=met)
         ended = self._now()
-        return _Served(up, reason, ended, ended - began, session.ending, slept)
+        return _Served(up, reason, ended, ended - began, session.ending, slept=slept)
 
     def _look_at(self, session: Session) -> None:
         """Note what is another than with the session before."""

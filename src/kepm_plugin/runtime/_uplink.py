@@ -52,7 +52,7 @@ class Uplink:
         self._plugin, self._around = plugin, around
         self._outbox, self._host, self._status = outbox, host, status
         self._reactions = reactions
-        self.history = History()
+        self.history = History(log)
         self.place = ("", 0)
         """Host and port of the broker."""
         self.proven = False
