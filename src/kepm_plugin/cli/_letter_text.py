@@ -111,6 +111,8 @@ def payload(data: bytes) -> tuple[str, list[str]]:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
         return "no text", _dump(data)
     pretty = indented(text)
     return ("text", _block(text)) if pretty is None else ("JSON", _block(pretty))
