@@ -3,6 +3,7 @@
 import json
 from collections.abc import Generator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +123,10 @@ async def test_with_a_full_lane_nothing_is_lost_or_handled_twice(
     assert store.unfinished_count() == 0
 
 
+@pytest.mark.parametrize("put_back_at", [2, -1])
 @pytest.mark.parametrize("sent", [3, 4, 5, 12])
 async def test_before_the_lanes_run_nothing_is_lost_or_handled_twice_either(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: int
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: int, put_back_at: int
 ) -> None:
     monkeypatch.setattr("kepm_plugin.dispatch._lane.LIMIT", 4)
     monkeypatch.setattr("kepm_plugin.dispatch._lane.LOW", 2)
@@ -132,9 +134,11 @@ async def test_before_the_lanes_run_nothing_is_lost_or_handled_twice_either(
     bench = Bench(noting(seen), store)
     bury(store, 100)
     for n in range(sent):
-        if n == 2:
+        if n == put_back_at:
             put_back(tmp_path)
         bench.send("P/Commands/scan", {"n": n})
+    if put_back_at == -1:
+        put_back(tmp_path)
     bench.dispatcher.look_again()
     async with bench.serving():
         await bench.answer(sent)
@@ -190,12 +194,11 @@ def flaky() -> tuple[type[Plugin], list[str]]:
 
 async def counters(host: Hosted[Plugin], **wanted: int) -> None:
     """Wait for a report with these counters."""
-    number = 0
-    while True:
-        number += 1
-        found = (await host.until_published("Status", number))[-1].get("counters", {})
-        if wanted.items() <= found.items():
-            return
+    with anyio.fail_after(5):
+        for number in count(1):
+            found = (await host.until_published("Status", number))[-1].get("counters", {})
+            if wanted.items() <= found.items():
+                return
 
 
 @pytest.mark.usefixtures("soon")
