@@ -42,6 +42,9 @@ CLOSING = 0.3
 FLUSH = 2.0
 """Seconds for sending what is left, when there is time."""
 
+LOOK_AGAIN = 5.0
+"""Seconds between two looks for dead letters that a command has put back, and for those that one has purged."""
+
 
 class Serving:
     """One run of one plugin."""
@@ -200,6 +203,8 @@ class Serving:
             await inner.start(self._lanes, dispatcher, lanes, name="kepm.dispatch")
             await outer.start(self._keep_link, link, linked, name="kepm.link")
             self._start_schedule(inner)
+            if self._kind.journal:
+                inner.start_soon(self._look_again, dispatcher, name="kepm.replay")
             await self._ended.wait()
             await self._drain(dispatcher, lanes)
             inner.cancel_scope.cancel()
@@ -273,6 +278,11 @@ class Serving:
             lambda: self.status.up,
             name="kepm.settings",
         )
+
+    async def _look_again(self, dispatcher: Dispatcher) -> None:
+        while True:
+            await anyio.sleep(LOOK_AGAIN)
+            dispatcher.look_again()
 
     async def _drain(self, dispatcher: Dispatcher, lanes: anyio.Event) -> None:
         self.status.change("stopping", "" if self._error is None else str(self._error))
@@ -350,7 +360,9 @@ class Serving:
             log.error("hook.failed", exc_info=outcome.error, extra={"method": function.__name__})
 
     def _report(self) -> dict[str, object]:
-        counters = self.host.dispatcher.counters.report() if self.host.dispatcher is not None else {}
+        counters: dict[str, int] = {}
+        if self.host.dispatcher is not None:
+            counters = self.host.dispatcher.counters.report() | self._store.report()
         counters |= {"notSent": self.outbox.dropped, "logsDropped": self._around.pipe.dropped}
         counters["stalls"] = self._around.stalls()
         return self.uplink.report() | {"counters": counters}
