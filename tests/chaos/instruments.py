@@ -110,6 +110,13 @@ def _store(reaper: Reaper, owed: Owed) -> None:
 
 
 def _handlers(reaper: Reaper) -> None:
+    begins = Chaos.begins
+
+    def begun(self: Chaos, message: Any) -> None:
+        begins(self, message)  # first, so that the ledger has each call that a kill interrupts
+        reaper.enter(Phase.IN_HANDLER)
+
+    Chaos.begins = begun  # type: ignore[method-assign]
     for handler in HANDLERS:
         handle: Any = handler.handle
         kind: Any = handler
@@ -119,7 +126,6 @@ def _handlers(reaper: Reaper) -> None:
 def _async(reaper: Reaper, handle: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(handle)
     async def watched(*args: Any) -> Any:
-        reaper.enter(Phase.IN_HANDLER)
         try:
             result = await handle(*args)
             reaper.moment(Phase.IN_HANDLER)
@@ -134,7 +140,6 @@ def _async(reaper: Reaper, handle: Callable[..., Any]) -> Callable[..., Any]:
 def _sync(reaper: Reaper, handle: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(handle)
     def watched(*args: Any) -> Any:
-        reaper.enter(Phase.IN_HANDLER)
         try:
             result = handle(*args)
             reaper.moment(Phase.IN_HANDLER)
