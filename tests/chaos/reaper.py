@@ -24,7 +24,8 @@ MOMENTS = {Phase.TO_ACKNOWLEDGEMENT: 2}
 class Reaper:
     """Counts messages into phases and out of them, and dies where it is told.
 
-    A kill from another thread may be late: what counts is what the black box says afterwards.
+    A kill from another thread may be late: what counts is what the black box says afterwards. A message is counted into
+    a phase before it is counted out of the one before: at no moment is it nowhere.
     """
 
     def __init__(self, box: BlackBox) -> None:
@@ -36,9 +37,18 @@ class Reaper:
         self._moments = 0 if self._aim is None else random.randint(1, MOMENTS.get(self._aim, 1))
 
     def enter(self, phase: Phase, count: int = 1) -> None:
+        """Count messages into a phase; die, if it is aimed at and its turn has come."""
+        self.add(phase, count)
+        self.reached(phase)
+
+    def add(self, phase: Phase, count: int = 1) -> None:
         """Count messages into a phase."""
         with self._lock:
             self._box.add(phase, count)
+
+    def reached(self, phase: Phase) -> None:
+        """Die, if the phase is aimed at and its turn has come."""
+        with self._lock:
             if phase is not self._aim:
                 return
             self._left -= 1

@@ -103,28 +103,27 @@ def judge(scenario: str, evidence: Evidence, seconds: float) -> Verdict:
 
 def _broken(verdict: Verdict, evidence: Evidence) -> Iterable[Broken]:
     who = "broker" if evidence.durable else "plugin"
+    begun, taken = evidence.handled.begun, evidence.handled.taken
     if lost := evidence.unhandled():
         yield Broken(f"{len(lost)} messages that the {who} acknowledged were not handled", _named(evidence, lost))
     if evidence.journal and (silent := evidence.unanswered()):
         yield Broken(f"{len(silent)} commands were not answered", _named(evidence, silent))
-    if rash := {
-        number for number in evidence.given_up if len(evidence.handled.begun[number]) < _cuts(evidence, number)
-    }:
+    if rash := {number for number in evidence.given_up if len(begun[number]) < _cuts(evidence, number)}:
         yield Broken(
-            f"{len(rash)} messages were given up that kills had not interrupted so often", _named(evidence, rash)
+            f"{len(rash)} messages were given up and had not been interrupted so often", _named(evidence, rash)
         )
     if evidence.left:
         yield Broken(f"{evidence.left} messages were left in the journal")
     # Without a journal what waits is received again after each kill, and was not handled.
     if evidence.journal and verdict.received_again > verdict.received_again_most:
         yield Broken(
-            f"{verdict.received_again} messages came again, {verdict.received_again_most} were not acknowledged at a kill",
-            _named(evidence, {number for number, runs in evidence.handled.taken.items() if len(runs) > 1}),
+            f"{verdict.received_again} messages came again, {verdict.received_again_most} were unacknowledged at kills",
+            _named(evidence, {number for number, runs in taken.items() if len(runs) > 1}),
         )
     if verdict.handled_again > verdict.handled_again_most:
         yield Broken(
-            f"{verdict.handled_again} messages were handled again, {verdict.handled_again_most} were at a kill",
-            _named(evidence, {number for number, runs in evidence.handled.begun.items() if len(runs) > 1}),
+            f"{verdict.handled_again} messages were handled again, {verdict.handled_again_most} were running at kills",
+            _named(evidence, {number for number, runs in begun.items() if len(runs) > len(taken[number])}),
         )
 
 
@@ -154,9 +153,8 @@ def _named(evidence: Evidence, numbers: Iterable[int]) -> list[str]:
         told = [f"{run} ({kills[run].phase.value})" if run in kills else f"{run} (not killed)" for run in runs]
         return ", ".join(told) or "none"
 
-    taken, begun = evidence.handled.taken, evidence.handled.begun
-    return [
-        f"{number}, {evidence.produced.topics[number]}: read in run {killed(taken.get(number, []))}; begun in run {killed(begun.get(number, []))}; "
-        f"ended {evidence.handled.ended[number]} times"
-        for number in sorted(numbers)[:SHOWN]
-    ]
+    def story(number: int) -> str:
+        read, begun = evidence.handled.taken.get(number, []), evidence.handled.begun.get(number, [])
+        return f"read in run {killed(read)}; begun in run {killed(begun)}; ended {evidence.handled.ended[number]} times"
+
+    return [f"{number}, {evidence.produced.topics[number]}: {story(number)}" for number in sorted(numbers)[:SHOWN]]
