@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if verdicts[-1].broken:
             print(violations(verdicts[-1:]), flush=True)
     print(table(verdicts))
-    print(violations(verdicts) or "every promise was kept")
+    kept = all(verdict.kept for verdict in verdicts)
+    print("every promise was kept" if kept else "promises were broken, see above")
     rare = _rare(verdicts)
     if rare:
         print(f"too few kills in some phases, use more: {rare}")
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 indent=2,
             )
         )
-    return 0 if all(verdict.kept for verdict in verdicts) and not rare else 1
+    return 0 if kept and not rare else 1
 
 
 def _rare(verdicts: Sequence[Verdict]) -> dict[str, int]:

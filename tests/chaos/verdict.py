@@ -109,9 +109,7 @@ def _broken(verdict: Verdict, evidence: Evidence) -> Iterable[Broken]:
     if evidence.journal and (silent := evidence.unanswered()):
         yield Broken(f"{len(silent)} commands were not answered", _named(evidence, silent))
     if rash := {number for number in evidence.given_up if len(begun[number]) < _cuts(evidence, number)}:
-        yield Broken(
-            f"{len(rash)} messages were given up and had not been interrupted so often", _named(evidence, rash)
-        )
+        yield Broken(f"{len(rash)} messages were given up without so many interruptions", _named(evidence, rash))
     if evidence.left:
         yield Broken(f"{evidence.left} messages were left in the journal")
     # Without a journal what waits is received again after each kill, and was not handled.
