@@ -3,7 +3,7 @@
 #   make demo    a plugin under the local agent, end to end, from real processes
 #   make test    all tests with coverage; the legs on a real broker need mosquitto
 #   make check   ruff, mypy, pyright
-#   make chaos   kill -9 of a plugin, 1,000 times, in all phases of a message (docs/chaos.md); about 15 minutes
+#   make chaos   kill -9 of a plugin, 1,000 times, in all phases of a message (docs/chaos.md); about 12 minutes
 #                KILLS=1000     how often, over all brokers
 #                SEED=          of the plan of kills; a random one, which is printed, by default
 #                MESSAGES=110   that are published for each kill

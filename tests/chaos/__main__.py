@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 rate = (kill.number - 1) / (time.monotonic() - since)
                 print(f"{name}: {kill.number - 1} of {count} kills, {rate:.2f} a second", flush=True)
 
-        evidence = campaign(scenario, given.seed, planned, messages=given.messages, told=told)
+        evidence = campaign(scenario, given.seed, planned, messages=given.messages, told=told, keep=given.keep)
         verdicts.append(judge(scenario.name, evidence, time.monotonic() - since))
         if verdicts[-1].broken:
             print(violations(verdicts[-1:]), flush=True)
@@ -81,6 +81,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     names = [scenario.name for scenario in SCENARIOS]
     parser.add_argument("--only", action="append", choices=names, help="this scenario has all kills; may be repeated")
     parser.add_argument("--json", type=Path, help="where the verdict is written")
+    parser.add_argument("--keep", type=Path, help="a folder for ledgers, journal and output of each scenario")
     given = parser.parse_args(arguments)
     given.seed = given.seed or secrets.token_hex(4)
     return given
