@@ -214,6 +214,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         "messages held while the journal cannot be written": f"{constant('dispatch._intake.HELD'):,}",
         "deliveries that end with the process": str(constant("dispatch._delivery.DELIVERIES")),
         "dead letters": f"{limits.dead_letters:,} and {limits.dead_letter_bytes // mib} MiB",
+        "age of a dead letter": f"{limits.dead_letter_age / 86_400:g} days",
         "messages that wait in one `subscribe()`": f"{constant('runtime._subscriptions.BACKLOG'):,}",
         "publications that wait": f"{constant('outbox.LIMIT'):,} and {constant('outbox.SIZE') // mib} MiB",
         "wait of `publish`": f"{constant('outbox.PUT_TIMEOUT'):g} s",
@@ -227,6 +228,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         "answer of the agent's HTTPS API": f"{constant('agent.ANSWER_LIMIT') // mib} MiB",
     }
     assert constant("dispatch._dispatcher.RETRY") == 1.0, "tried again every second"
+    assert constant("runtime._serve.LOOK_AGAIN") == 5.0, "takes up within 5 seconds"
 
 
 def test_the_architecture_names_no_module_that_is_not_there() -> None:
