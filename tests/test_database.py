@@ -13,12 +13,12 @@ from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kepm_plugin.database import _checkpoints as checkpoints
-from kepm_plugin.database import _file as file
 from kepm_plugin.database import is_there
+from kepm_plugin.database._checkpoints import Checkpoints
 from kepm_plugin.errors import StoreError
 from kepm_plugin.message import Received
 from kepm_plugin.store import FILE, Store, memory_store, open_letters, open_store
@@ -39,10 +39,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Make the log's bounds small: 20 pages for the thread, and so many for commits themselves."""
 
     def bound(most: int) -> None:
-        monkeypatch.setattr(checkpoints, "LOG_BYTES", 20 * 4120)
-        monkeypatch.setattr(checkpoints, "LOOK", 4)
-        monkeypatch.setattr(file, "LOG_BYTES", 20 * 4120)
-        monkeypatch.setattr(file, "MOST_PAGES", most)
+        monkeypatch.setattr("kepm_plugin.database._checkpoints.LOG_BYTES", 20 * 4120)
+        monkeypatch.setattr("kepm_plugin.database._checkpoints.LOOK", 4)
+        monkeypatch.setattr("kepm_plugin.database._file.LOG_BYTES", 20 * 4120)
+        monkeypatch.setattr("kepm_plugin.database._file.MOST_PAGES", most)
 
     return bound
 
@@ -52,7 +52,7 @@ class Thread:
     """What is seen of the thread."""
 
     woken: int = 0
-    names: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list[str])
     moved: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
 
@@ -60,19 +60,19 @@ class Thread:
 def thread(monkeypatch: pytest.MonkeyPatch) -> Thread:
     """Counts how often the thread is woken, and each checkpoint that it has made."""
     seen = Thread()
-    wake, move = checkpoints.Checkpoints._wake, checkpoints.Checkpoints._move
+    wake, move = Checkpoints.wake, Checkpoints.move
 
-    def waking(self: checkpoints.Checkpoints) -> None:
+    def waking(self: Checkpoints) -> None:
         seen.woken += 1
         wake(self)
 
-    def moving(self: checkpoints.Checkpoints, connection: sqlite3.Connection) -> None:
+    def moving(self: Checkpoints, connection: sqlite3.Connection) -> None:
         move(self, connection)
         seen.names.append(threading.current_thread().name)
         seen.moved.release()
 
-    monkeypatch.setattr(checkpoints.Checkpoints, "_wake", waking)
-    monkeypatch.setattr(checkpoints.Checkpoints, "_move", moving)
+    monkeypatch.setattr(Checkpoints, "wake", waking)
+    monkeypatch.setattr(Checkpoints, "move", moving)
     return seen
 
 
@@ -148,15 +148,15 @@ def test_a_checkpoint_that_fails_is_said_and_loses_nothing(
     told = threading.Event()
 
     class Failing(sqlite3.Connection):
-        def execute(self, statement: str, /, *arguments: object) -> sqlite3.Cursor:
+        def execute(self, statement: str, /, *arguments: Any) -> sqlite3.Cursor:
             if "wal_checkpoint" in statement:
                 raise sqlite3.OperationalError("disk I/O error")
-            return super().execute(statement, *arguments)  # type: ignore[arg-type]
+            return super().execute(statement, *arguments)
 
     connect = sqlite3.connect
 
-    def connecting(*arguments: object, **options: object) -> sqlite3.Connection:
-        return connect(*arguments, factory=Failing, **options)  # type: ignore[call-overload, no-any-return]
+    def connecting(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        return connect(*arguments, factory=Failing, **options)
 
     class Told(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -182,14 +182,14 @@ def test_closing_waits_for_a_disk_that_does_not_answer_for_a_bounded_time_only(
     folder: Path, small: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small(1_000_000)
-    monkeypatch.setattr(checkpoints, "CLOSING", 0.01)
+    monkeypatch.setattr("kepm_plugin.database._checkpoints.CLOSING", 0.01)
     hung, answers = threading.Event(), threading.Event()
 
     def move(self: object, connection: object) -> None:
         hung.set()
         answers.wait(20)
 
-    monkeypatch.setattr(checkpoints.Checkpoints, "_move", move)
+    monkeypatch.setattr(Checkpoints, "move", move)
     with open_store(folder) as store:
         working(store, 40)
         assert hung.wait(10)
@@ -258,6 +258,10 @@ def test_no_file_is_no_error_and_none_is_made(folder: Path) -> None:
     assert not folder.exists()
 
 
+def _garbage(path: Path) -> None:
+    path.write_bytes(b"no database" * 100)
+
+
 def _newer(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version = 999")
@@ -272,7 +276,7 @@ def _foreign(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda path: path.write_bytes(b"no database" * 100), r"plugin\.db is damaged, and left as it is"),
+        (_garbage, r"plugin\.db is damaged, and left as it is"),
         (_foreign, r"plugin\.db is damaged, and left as it is"),
         (_newer, r"plugin\.db was written by a newer version .* use the command of that version"),
     ],
@@ -306,8 +310,12 @@ def test_without_permission_it_is_said_who_has_it(folder: Path, monkeypatch: pyt
     """Root, as which tests may run, is never refused: the system's answer is played."""
     with open_store(folder):
         pass
+
+    def denied(path: Path, mode: int) -> bool:
+        return False
+
     with monkeypatch.context() as patch:
-        patch.setattr(os, "access", lambda path, mode: False)
+        patch.setattr(os, "access", denied)
         with pytest.raises(StoreError, match=r"permission denied; run this as the user .* which is root"):
             is_there(folder / FILE)
 

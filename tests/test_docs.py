@@ -225,6 +225,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         "a loop that is blocked": f"{(keep_alive / 2 - constant('broker._connection._TICK')) // 10 * 10:g} s",
         "deliveries that end with the process": str(constant("dispatch._delivery.DELIVERIES")),
         "dead letters": f"{limits.dead_letters:,} and {limits.dead_letter_bytes // mib} MiB",
+        "age of a dead letter": f"{limits.dead_letter_age / 86_400:g} days",
         "messages that wait in one `subscribe()`": f"{constant('runtime._subscriptions.BACKLOG'):,}",
         "publications that wait": f"{constant('outbox.LIMIT'):,} and {constant('outbox.SIZE') // mib} MiB",
         "wait of `publish`": f"{constant('outbox.PUT_TIMEOUT'):g} s",
@@ -240,6 +241,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert constant("dispatch._dispatcher.RETRY") == 1.0, "tried again every second"
     with pytest.raises(PluginDefinitionError):
         Retry(after=constant("dispatch._later.OFF") + 1)
+    assert constant("runtime._serve.LOOK_AGAIN") == 5.0, "takes up within 5 seconds"
 
 
 def test_the_architecture_names_no_module_that_is_not_there() -> None:

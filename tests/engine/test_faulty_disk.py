@@ -1,4 +1,4 @@
-"""A disk that is full or fails, and a file that is damaged, from the session to `Status`: the faults are SQLite's own."""
+"""A disk that is full or fails, and a file that is damaged, from the session to `Status`; SQLite itself says so."""
 
 import logging
 import resource
@@ -81,13 +81,31 @@ def damage(folder: Path) -> None:
         db.execute(f"PRAGMA schema_version = {version + 1}")
 
 
-def counting(seen: list[int]) -> type[Plugin]:
+class Handled:
+    """The numbers of the messages that a handler has had."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self._changed = anyio.Event()
+
+    def add(self, number: object) -> None:
+        self.numbers.append(int(str(number)))
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def until(self, count: int) -> None:
+        with anyio.fail_after(5):
+            while len(self.numbers) < count:
+                await self._changed.wait()
+
+
+def counting(seen: Handled) -> type[Plugin]:
     kind = fresh(heartbeat=0.05)
 
     @kind.topic("Events")
     class Event(Handler[Plugin]):
         async def handle(self, message: Message[JSON]) -> None:
-            seen.append(int(str(message.payload["n"])))
+            seen.add(message.payload["n"])
 
     return kind
 
@@ -95,6 +113,11 @@ def counting(seen: list[int]) -> type[Plugin]:
 def large(number: int) -> JSON:
     """Return a payload that needs pages of its own."""
     return {"n": number, "rest": "x" * 20_000}
+
+
+def set_aside(folder: Path) -> list[str]:
+    """Return why files were set aside."""
+    return [path.name.split(".")[2].partition("-")[0] for path in folder.glob(f"{FILE}.*Z")]
 
 
 async def reported(host: Hosted[Any], state: str, reason: str = "") -> dict[str, Any]:
@@ -107,20 +130,14 @@ async def reported(host: Hosted[Any], state: str, reason: str = "") -> dict[str,
     raise AssertionError
 
 
-async def until_handled(seen: list[int], many: int) -> None:
-    with anyio.fail_after(5):
-        while len(seen) < many:
-            await anyio.sleep(0.01)
-
-
 @pytest.mark.parametrize("fault", ["full", "failing"])
 async def test_what_cannot_be_written_is_held_unacknowledged_and_handled_when_it_can(
     tmp_path: Path, connections: list[sqlite3.Connection], acknowledged: list[int], fault: str
 ) -> None:
-    seen = list[int]()
+    seen = Handled()
     async with hosted(counting(seen), data_dir=tmp_path) as host:
         await host.publish("Events", {"n": 0})
-        await until_handled(seen, 1)
+        await seen.until(1)
         with full(connections[0]) if fault == "full" else failing(tmp_path):
             for number in range(1, 4):
                 await host.publish("Events", large(number))
@@ -128,20 +145,20 @@ async def test_what_cannot_be_written_is_held_unacknowledged_and_handled_when_it
             report = await reported(host, "degraded", said)
             assert "cannot journal messages in" in report["reason"]
             assert "make room there" in report["reason"]
-            assert (len(acknowledged), seen) == (1, [0])
-        await until_handled(seen, 4)
+            assert (len(acknowledged), seen.numbers) == (1, [0])
+        await seen.until(4)
         await reported(host, "running")
-    assert (len(acknowledged), seen) == (4, [0, 1, 2, 3])
+    assert (len(acknowledged), seen.numbers) == (4, [0, 1, 2, 3])
 
 
 async def test_a_journal_that_is_full_takes_more_when_there_is_room(tmp_path: Path, acknowledged: list[int]) -> None:
-    seen, gate, kind = list[int](), anyio.Event(), fresh(heartbeat=0.05)
+    seen, gate, kind = Handled(), anyio.Event(), fresh(heartbeat=0.05)
 
     @kind.topic("Events")
     class Event(Handler[Plugin]):
         async def handle(self, message: Message[JSON]) -> None:
             await gate.wait()
-            seen.append(int(str(message.payload["n"])))
+            seen.add(message.payload["n"])
 
     with open_store(tmp_path, limits=Limits(journal_bytes=50_000)) as store:
         world = World(kind, store=store)
@@ -155,42 +172,42 @@ async def test_a_journal_that_is_full_takes_more_when_there_is_room(tmp_path: Pa
             assert "the journal holds 3 messages and is full" in report["reason"]
             assert (store.unfinished_count(), len(acknowledged)) == (3, 3)
             gate.set()
-            await until_handled(seen, 5)
+            await seen.until(5)
             await world.until(lambda: world.states()[-1] == "running")
-    assert (len(acknowledged), seen) == (5, [0, 1, 2, 3, 4])
+    assert (len(acknowledged), seen.numbers) == (5, [0, 1, 2, 3, 4])
 
 
 async def test_a_file_that_gets_damaged_degrades_the_plugin_and_is_set_aside_at_the_next_start(
     tmp_path: Path, acknowledged: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    seen = list[int]()
+    seen = Handled()
     async with hosted(counting(seen), data_dir=tmp_path) as host:
         await host.publish("Events", {"n": 0})
-        await until_handled(seen, 1)
+        await seen.until(1)
         damage(tmp_path)
         await host.publish("Events", {"n": 1})
         report = await reported(host, "degraded", "plugin.db, which is damaged: ")
         assert "start the plugin anew, it then sets the file aside" in report["reason"]
         # No crash, which the agent would answer with a new start, and what needs no file goes on.
         await host.publish("Events", {"n": 2}, qos=0)
-        await until_handled(seen, 2)
+        await seen.until(2)
         assert len(acknowledged) == 1
         outcome = await host.stop()
         assert (outcome.error, outcome.cut_off) == (None, False)
-    assert seen == [0, 2]
+    assert seen.numbers == [0, 2]
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         async with hosted(counting(seen), data_dir=tmp_path) as host:
             await host.publish("Events", {"n": 3})
-            await until_handled(seen, 3)
+            await seen.until(3)
             await reported(host, "running")
     assert "plugin.db is damaged and was set aside as" in caplog.text
-    assert len(list(tmp_path.glob(f"{FILE}.damaged-*"))) >= 1
+    assert set_aside(tmp_path) == ["damaged"]
 
 
 @pytest.mark.parametrize("fault", ["damaged", "newer"])
 async def test_a_plugin_starts_with_a_file_that_it_cannot_use(tmp_path: Path, fault: str) -> None:
-    seen = list[int]()
+    seen = Handled()
     async with hosted(counting(seen), data_dir=tmp_path):
         pass
     if fault == "damaged":
@@ -200,5 +217,5 @@ async def test_a_plugin_starts_with_a_file_that_it_cannot_use(tmp_path: Path, fa
             db.execute("PRAGMA user_version = 999")
     async with hosted(counting(seen), data_dir=tmp_path) as host:
         await host.publish("Events", {"n": 1})
-        await until_handled(seen, 1)
-    assert len(list(tmp_path.glob(f"{FILE}.{fault}-*"))) == 1
+        await seen.until(1)
+    assert set_aside(tmp_path) == [fault]

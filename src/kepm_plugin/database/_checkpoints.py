@@ -52,9 +52,10 @@ class Checkpoints:
         elif size > self._next:
             # Once for so many pages: under commits without a pause the log goes on growing behind the checkpoint.
             self._next = size + LOG_BYTES
-            self._wake()
+            self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have the thread make a checkpoint."""
         self._wanted.set()
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="kepm.checkpoint", daemon=True)
@@ -67,11 +68,12 @@ class Checkpoints:
             with closing(sqlite3.connect(self._path, isolation_level=None, timeout=BUSY)) as self._connection:
                 while self._wanted.wait() and not self._ended:
                     self._wanted.clear()
-                    self._move(self._connection)
+                    self.move(self._connection)
         except sqlite3.Error as exc:
             self._tell(exc)
 
-    def _move(self, connection: Connection) -> None:
+    def move(self, connection: Connection) -> None:
+        """Move what no reader needs any more; in the thread."""
         try:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.OperationalError as exc:  # no room, or the disk fails; `MOST_PAGES` more, and it is tried again
