@@ -17,12 +17,16 @@ TICKET: Final = f"SELECT id, {_MESSAGE} FROM journal WHERE ticket = ?"  # noqa: 
 EXPIRED: Final = f"""SELECT id, {_MESSAGE} FROM journal
     WHERE ticket IS NOT NULL AND received_at < ? ORDER BY id LIMIT ?"""  # noqa: S608  constants
 TOTALS: Final = "SELECT count(*), coalesce(sum(size), 0), coalesce(max(id), 0) FROM journal"
-KEPT: Final = "SELECT id, topic, payload, qos, retain, correlation_data FROM kept ORDER BY id"
+KEPT: Final = """SELECT id, size, topic, payload, qos, retain, correlation_data FROM kept
+    WHERE id >= ? ORDER BY id LIMIT ?"""
+KEPT_TOTALS: Final = "SELECT kind, count(*), sum(size) FROM kept GROUP BY kind"
+KEPT_LAST: Final = "SELECT coalesce(max(id), 0) FROM kept"
+KEPT_EXPIRED: Final = "SELECT id FROM kept WHERE kind != ? AND kept_at < ? ORDER BY id"
 DEAD: Final = f"SELECT id, reason, details, buried_at, {_MESSAGE} FROM dead ORDER BY id"  # noqa: S608  constants
 DEAD_SIZES: Final = "SELECT id, size FROM dead ORDER BY id"
 DROPPED: Final = "SELECT value FROM counters WHERE name = 'dead_letters_dropped'"
 JOURNAL: Final = "INSERT INTO journal VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-KEEP: Final = "INSERT INTO kept VALUES (NULL, ?, ?, ?, ?, ?)"
+KEEP: Final = "INSERT INTO kept VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)"
 BURY: Final = "INSERT INTO dead VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 COUNT: Final = """INSERT INTO counters VALUES ('dead_letters_dropped', ?)
     ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"""
@@ -34,12 +38,13 @@ SCHEMA: Final = Schema(
         CREATE TABLE journal (id INTEGER PRIMARY KEY AUTOINCREMENT, begun INTEGER NOT NULL,
             attempts INTEGER NOT NULL, due REAL, ticket TEXT, {_MESSAGE_COLUMNS});
         CREATE UNIQUE INDEX tickets ON journal (ticket) WHERE ticket IS NOT NULL;
-        CREATE TABLE kept (id INTEGER PRIMARY KEY AUTOINCREMENT, topic BLOB NOT NULL, payload BLOB NOT NULL,
-            qos INTEGER NOT NULL, retain INTEGER NOT NULL, correlation_data BLOB);
+        CREATE TABLE kept (id INTEGER PRIMARY KEY AUTOINCREMENT, kind INTEGER NOT NULL, size INTEGER NOT NULL,
+            kept_at REAL NOT NULL, topic BLOB NOT NULL, payload BLOB NOT NULL, qos INTEGER NOT NULL,
+            retain INTEGER NOT NULL, correlation_data BLOB);
         CREATE TABLE dead (id INTEGER PRIMARY KEY AUTOINCREMENT, reason TEXT NOT NULL, details TEXT NOT NULL,
             buried_at REAL NOT NULL, {_MESSAGE_COLUMNS});
         CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)""",
-    queries=(FROM, TICKET, EXPIRED, TOTALS, KEPT, DEAD, DEAD_SIZES, DROPPED),
+    queries=(FROM, TICKET, EXPIRED, TOTALS, KEPT, KEPT_TOTALS, KEPT_EXPIRED, DEAD, DEAD_SIZES, DROPPED),
 )
 _ROW: Final = 100
 """Bytes that a row costs besides its payload and topic, roughly."""
@@ -76,6 +81,10 @@ def from_row(row: Sequence[Any]) -> Received:
     )
 
 
+def publication_size(publication: Publication) -> int:
+    return _ROW + len(publication.payload) + len(publication.topic)
+
+
 def publication_row(publication: Publication) -> tuple[object, ...]:
     return (
         topic_bytes(publication.topic),
@@ -84,6 +93,11 @@ def publication_row(publication: Publication) -> tuple[object, ...]:
         publication.retain,
         publication.correlation_data,
     )
+
+
+def to_publication(row: Sequence[Any]) -> Publication:
+    topic, payload, qos, retain, correlation_data = row
+    return Publication(topic_text(topic), payload, qos, bool(retain), correlation_data)
 
 
 def topic_bytes(topic: str) -> bytes:
