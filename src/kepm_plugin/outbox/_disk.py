@@ -14,7 +14,7 @@ import anyio
 
 from ..errors import StoreError
 from ..message import Publication
-from ..store import PART, Keep, Store
+from ..store import PART, Keep, Store, kept_size
 from ._entry import Entry
 
 WINDOW = 1_000
@@ -61,14 +61,15 @@ class Disk:
         self._unread_from: int = 1  # their lowest number, or less
         self._callbacks: dict[int, Callable[[], None]] = {}  # of those that are not in memory
         self._unwritten: deque[Entry] = deque()
-        self._counts, self._sizes = dict.fromkeys(Keep, 0), dict.fromkeys(Keep, 0)  # of those, and their payloads
+        self._unwritten_bytes = 0  # of their payloads
+        self._counts, self._sizes = dict.fromkeys(Keep, 0), dict.fromkeys(Keep, 0)  # of those, as they will be on disk
         self._sent: list[int] = []
         self._work = anyio.Event()
         self.attempt = anyio.Event()
         """Set by the next attempt to write, whatever comes of it."""
         self.failing = ""
         """Why the last attempt to use the file went wrong; empty where it did not."""
-        self.last = store.kept_last()
+        self.last: int = store.kept_last()
         """The highest number so far."""
         if self._unread:
             self._work.set()
@@ -88,11 +89,11 @@ class Disk:
             return self._window[0].id or 0
         return self._unread_from if self._unread else math.inf
 
-    def has_room(self, kind: Keep, size: int) -> bool:
-        """Tell whether one more publication is within the limits, of its kind on disk and of all in memory."""
-        if len(self._unwritten) >= self._limit or sum(self._sizes.values()) + size > self._size:
+    def has_room(self, kind: Keep, publication: Publication) -> bool:
+        """Tell whether one more is within the limits: of its kind on disk, and of all that wait in memory."""
+        if len(self._unwritten) >= self._limit or self._unwritten_bytes + len(publication.payload) > self._size:
             return False
-        return self._store.has_room(kind, self._counts[kind] + 1, self._sizes[kind] + size)
+        return self._store.has_room(kind, self._counts[kind] + 1, self._sizes[kind] + kept_size(publication))
 
     def held(self, kind: Keep) -> tuple[int, int]:
         """Return how many there are of a kind, and how many bytes."""
@@ -232,5 +233,6 @@ class Disk:
 
     def _weigh(self, entry: Entry, sign: int) -> None:
         kind = entry.kind or Keep.PUBLICATION
+        self._unwritten_bytes += sign * entry.size
         self._counts[kind] += sign
-        self._sizes[kind] += sign * entry.size
+        self._sizes[kind] += sign * kept_size(entry.publication)

@@ -28,6 +28,9 @@ Wait = Literal["queued", "safe", "acknowledged"]
 has it."""
 
 
+_SMALLEST = Publication("", b"")
+
+
 class Outbox:
     """The queue. Belongs to the event loop's thread. It lies in memory, until `open` has given it a file."""
 
@@ -83,7 +86,7 @@ class Outbox:
     def keeps_records(self) -> bool:
         """Whether log records are kept while there is no link, and there is room for a batch of them."""
         disk = self._disk
-        return self._keeping and disk is not None and not disk.failing and disk.has_room(Keep.RECORD, 0)
+        return self._keeping and disk is not None and not disk.failing and disk.has_room(Keep.RECORD, _SMALLEST)
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 
@@ -225,10 +228,10 @@ class Outbox:
     # --- small parts --------------------------------------------------------------------------------------------------
 
     def _has_room(self, entry: Entry) -> bool:
-        size = len(entry.publication.payload)
         if self._disk is not None and self._goes_to_disk(entry):
             # One batch of records may go beyond: who brings them has asked before.
-            return entry.kind is Keep.RECORD or self._disk.has_room(Keep.PUBLICATION, size)
+            return entry.kind is Keep.RECORD or self._disk.has_room(Keep.PUBLICATION, entry.publication)
+        size = len(entry.publication.payload)
         return self._pipeline.count < self._limit and self._pipeline.size + size <= self._size
 
     def _goes_to_disk(self, entry: Entry) -> bool:
@@ -243,6 +246,8 @@ class Outbox:
     def _append(self, entry: Entry, *, first: bool = False) -> None:
         if entry.kind is not None and self._disk is not None and self._goes_to_disk(entry):
             self._disk.put(entry)
+            if self._disk.failing:  # It may have to be sent from memory.
+                self._pipeline.pump()
         else:
             self._pipeline.append(entry, first=first)
 

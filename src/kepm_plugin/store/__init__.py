@@ -18,7 +18,7 @@ from ..message import Publication, Received
 from . import _tables as tables
 from ._dead import DeadLetter, DeadLetters
 from ._journal import PART, Journal, Journalled, remove
-from ._kept import Keep, Kept
+from ._kept import Keep, Kept, kept_size
 
 __all__ = [
     "DEFAULT",
@@ -29,6 +29,7 @@ __all__ = [
     "Keep",
     "Limits",
     "Store",
+    "kept_size",
     "memory_store",
     "open_store",
 ]
@@ -170,8 +171,8 @@ class Store:
         return self._kept.count
 
     def kept_last(self) -> int:
-        """Return the highest id that a publication had when the file was opened."""
-        return self._kept.last
+        """Return the highest id of those that are kept; 0 where there is none."""
+        return self._kept.last()
 
     def expire(self) -> list[int]:
         """Forget publications that are too old; return their ids, ascending. Answers are never too old."""

@@ -26,12 +26,16 @@ class Keep(IntEnum):
     RECORD = 2
 
 
+def kept_size(publication: Publication) -> int:
+    """Return about how many bytes a kept publication takes."""
+    return tables.ROW + len(publication.payload) + len(publication.topic)
+
+
 class Kept:
     """The table of publications. What is written in one commit with other tables takes the open connection.
 
     Attributes:
         totals: Count and bytes of each kind.
-        last: The highest id in the table when it was opened.
     """
 
     def __init__(
@@ -43,12 +47,16 @@ class Kept:
             self.totals: dict[Keep, tuple[int, int]] = {
                 Keep(kind): (count, size) for kind, count, size in db.execute(tables.KEPT_TOTALS)
             }
-            self.last: int = db.execute(tables.KEPT_LAST).fetchone()[0]
 
     @property
     def count(self) -> int:
         """How many there are."""
         return sum(count for count, _ in self.totals.values())
+
+    def last(self) -> int:
+        """Return the highest id; 0 where there is none."""
+        with self._database.read("read publications") as db:
+            return int(db.execute(tables.KEPT_LAST).fetchone()[0])
 
     def has_room(self, kind: Keep, count: int, size: int) -> bool:
         """Tell whether so many more, of so many bytes together, are within the limits of their kind."""
@@ -72,12 +80,12 @@ class Kept:
 
     def insert(self, db: Connection, kind: Keep, publication: Publication) -> int:
         """Keep a publication in an open commit; return its id."""
-        row = (kind, tables.publication_size(publication), self._now(), *tables.publication_row(publication))
+        row = (kind, kept_size(publication), self._now(), *tables.publication_row(publication))
         return insert(db, tables.KEEP, row)
 
     def added(self, batch: Iterable[tuple[Keep, Publication]]) -> None:
         """Take publications into the totals, once the commit has succeeded."""
-        self._count(((kind, 1, tables.publication_size(publication)) for kind, publication in batch), 1)
+        self._count(((kind, 1, kept_size(publication)) for kind, publication in batch), 1)
 
     def read_from(self, id: int, limit: int = PART) -> list[tuple[int, Publication]]:  # noqa: A002
         """Return publications from a number on with their ids, oldest first: at least one where there is any."""

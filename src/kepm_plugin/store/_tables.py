@@ -46,12 +46,12 @@ SCHEMA: Final = Schema(
         CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)""",
     queries=(FROM, TICKET, EXPIRED, TOTALS, KEPT, KEPT_TOTALS, KEPT_EXPIRED, DEAD, DEAD_SIZES, DROPPED),
 )
-_ROW: Final = 100
+ROW: Final = 100
 """Bytes that a row costs besides its payload and topic, roughly."""
 
 
 def size_of(received: Received) -> int:
-    return _ROW + len(received.payload) + len(received.topic)
+    return ROW + len(received.payload) + len(received.topic)
 
 
 def to_row(received: Received) -> tuple[object, ...]:
@@ -79,10 +79,6 @@ def from_row(row: Sequence[Any]) -> Received:
         correlation_data=correlation_data,
         properties=json.loads(properties) if properties else EMPTY,
     )
-
-
-def publication_size(publication: Publication) -> int:
-    return _ROW + len(publication.payload) + len(publication.topic)
 
 
 def publication_row(publication: Publication) -> tuple[object, ...]:
