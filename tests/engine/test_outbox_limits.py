@@ -115,6 +115,24 @@ async def test_records_have_a_share_of_their_own() -> None:
             assert disk.kept() == [b"a", b"b", b"publication"]
 
 
+async def test_a_record_that_was_sent_and_not_acknowledged_is_written_at_the_loss(store: Store) -> None:
+    wire, returned = Wire(in_flight_maximum=1), anyio.Event()
+
+    async def ship() -> None:
+        await disk.outbox.put(record("last"), wait="safe", kind=Keep.RECORD)
+        returned.set()
+
+    async with on_disk(store) as disk, anyio.create_task_group() as tasks:
+        disk.outbox.attach(wire)
+        disk.outbox.put_soon(record("first"), kind=Keep.RECORD)
+        tasks.start_soon(ship)
+        await settled()
+        assert (wire.sent, disk.kept(), returned.is_set()) == ([b"first"], [], False)
+        disk.outbox.detach()
+        await settled()
+        assert (disk.kept(), returned.is_set()) == ([b"first", b"last"], True)
+
+
 # --- too old ----------------------------------------------------------------------------------------------------------
 
 
