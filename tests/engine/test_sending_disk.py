@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 from shutil import copytree
+from typing import ClassVar, Literal
 
 import anyio
 import pytest
@@ -22,8 +23,8 @@ on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True
 
 
 class Keeping(Plugin, abstract=True):
-    outbox = "disk"
-    heartbeat = None
+    outbox: ClassVar[Literal["memory", "disk"]] = "disk"
+    heartbeat: ClassVar[float | None] = None
     finding = Publisher[int]("Findings")
     hint = Publisher[int]("Hints", qos=0)
 

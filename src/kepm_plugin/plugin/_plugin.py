@@ -189,6 +189,7 @@ class Plugin:
             BadPayload: The value cannot be encoded.
             Overloaded: The outbox stayed full until the deadline.
             LinkLost: With `wait="acknowledged"`: no acknowledgement until the deadline.
+            StoreError: With `outbox = "disk"`: the disk did not take it until the deadline.
         """
         complete = self._complete(topic)
         check_topic(complete)
