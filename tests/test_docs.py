@@ -227,10 +227,16 @@ def test_the_limits_are_those_of_the_code() -> None:
         "dead letters": f"{limits.dead_letters:,} and {limits.dead_letter_bytes // mib} MiB",
         "age of a dead letter": f"{limits.dead_letter_age / 86_400:g} days",
         "messages that wait in one `subscribe()`": f"{constant('runtime._subscriptions.BACKLOG'):,}",
-        "publications that wait": f"{constant('outbox.LIMIT'):,} and {constant('outbox.SIZE') // mib} MiB",
+        "publications that wait in memory": f"{constant('outbox.LIMIT'):,} and {constant('outbox.SIZE') // mib} MiB",
+        'publications that wait on disk (`outbox = "disk"`)': f"{limits.kept:,} and {limits.kept_bytes // mib} MiB",
+        "of those, in memory too": f"{constant('outbox.WINDOW'):,} and {constant('outbox.WINDOW_BYTES') // mib} MiB",
         "wait of `publish`": f"{constant('outbox.PUT_TIMEOUT'):g} s",
-        "age of a publication at a reconnect": f"{constant('outbox.MAX_AGE'):g} s",
+        "age of a publication in memory, at a connect": f"{constant('outbox.MAX_AGE'):g} s",
+        "age of a publication on disk, at a connect": f"{limits.kept_age / 86_400:g} days",
         "log records that wait": f"{constant('logpipe.RECORDS'):,} and {constant('logpipe.SIZE') // mib} MiB",
+        'log records of an outage on disk (`outbox = "disk"`)': (
+            f"{limits.records:,} and {limits.record_bytes // mib} MiB"
+        ),
         "one log record": f"{constant('records.MAX_RECORD') // 1024} KiB",
         "`concurrency` with `order_by`": str(constant("plugin._handler.ORDERED_CONCURRENCY")),
         "`drain`": f"{Plugin.drain:g} s",

@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 
 from kepm_plugin.errors import StoreError
 from kepm_plugin.message import Publication, Received
-from kepm_plugin.store import FILE, Journalled, Letters, Limits, Store, memory_store, open_letters, open_store
+from kepm_plugin.store import FILE, Journalled, Keep, Letters, Limits, Store, memory_store, open_letters, open_store
 
 SCAN = Received("MyWorker/Commands/scan", b"{}", qos=1, mid=7, received_at=1.5)
 ANSWER = Publication("MyWorker/Responses/scan", b'{"ok":true}')
@@ -108,7 +108,7 @@ def test_a_message_is_done_in_the_commit_that_holds_its_answers(store: Store) ->
     kept = store.finish(one.id, [ANSWER, ANSWER])
     assert store.unfinished_count() == 0
     assert store.kept() == [(id, ANSWER) for id in kept]  # noqa: A001
-    store.sent(kept[:1])
+    store.keep((), kept[:1])
     assert store.kept() == [(kept[1], ANSWER)]
 
 
@@ -120,7 +120,7 @@ def test_finishing_an_unknown_message_keeps_its_answers_and_nothing_else_changes
 
 def test_nothing_to_write_is_no_commit(store: Store) -> None:
     assert store.journal([]) == []
-    store.sent([])
+    assert store.keep([]) == []
     assert store.kept() == []
 
 
@@ -453,10 +453,10 @@ def test_a_file_that_another_process_holds_is_named_after_a_bounded_wait(folder:
         other = sqlite3.connect(folder / FILE, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="locked"):
-            store.keep(ANSWER)
+            store.keep([(Keep.ANSWER, ANSWER)])
         other.execute("ROLLBACK")
         other.close()
-        store.keep(ANSWER)
+        store.keep([(Keep.ANSWER, ANSWER)])
         assert len(store.kept()) == 1
 
 
@@ -588,13 +588,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(target=publications, publication=PUBLICATIONS)
     def keep(self, publication: Publication) -> int:
-        id = self.store.keep(publication)  # noqa: A001
+        [id] = self.store.keep([(Keep.PUBLICATION, publication)])  # noqa: A001
         self.kept[id] = publication
         return id
 
     @rule(ids=st.lists(publications, max_size=3))
     def sent(self, ids: list[int]) -> None:
-        self.store.sent(ids)
+        self.store.keep((), ids)
         for id in ids:  # noqa: A001
             self.kept.pop(id, None)
 

@@ -11,10 +11,9 @@ import anyio.abc
 
 from kepm_plugin.contract import SYSTEM_PLUGIN, link_topic
 from kepm_plugin.dispatch import Dispatcher, Failure, guarded
-from kepm_plugin.errors import InstanceError, KepmError, SettingsError, StoreError, UnknownPlugin
+from kepm_plugin.errors import InstanceError, KepmError, SettingsError, UnknownPlugin
 from kepm_plugin.eventloop import bare_task_group, loop_clock, run_soon_on_loop
 from kepm_plugin.link import Link
-from kepm_plugin.message import Publication
 from kepm_plugin.outbox import Outbox
 from kepm_plugin.plugin import Every, Gap, Plugin, holding_settings
 from kepm_plugin.records import Redactor
@@ -55,7 +54,9 @@ class Serving:
         self.plugin = kind()
         self.outbox = Outbox(loop_clock())
         self._redactor = Redactor(self.secrets)
-        self.status = Status(kind, around.contract, self.outbox.put_soon, self._report, self._redact)
+        self.status = Status(
+            kind, around.contract, partial(self.outbox.put_soon, first=True), self._report, self._redact
+        )
         self.settings = LiveSettings(
             around.agent,
             kind.id,
@@ -127,7 +128,7 @@ class Serving:
             self.declarations.handlers,
             routes,
             self._store,
-            self._answer,
+            self.outbox.answer,
             self._around.contract,
             self.status.trouble,
             self._redact,
@@ -179,10 +180,10 @@ class Serving:
             await anyio.sleep(self._around.lock_retry)
 
     async def _live(self, link: Link, dispatcher: Dispatcher) -> None:
-        for number, publication in self._store.kept():
-            self._answer(publication, number)
+        self.outbox.open(self._store, self._outbox_trouble, keeping=self._kind.outbox == "disk")
         dispatcher.replay()  # Afterwards: what it gives up is answered at once.
         async with bare_task_group() as outer:
+            outer.start_soon(self.outbox.run, name="kepm.outbox")
             outer.start_soon(self._shipper.run, name="kepm.logs")
             outer.start_soon(self._wait_for_stop, name="kepm.stop")
             linked = anyio.Event()
@@ -195,6 +196,7 @@ class Serving:
                     self._around.ending(CLOSING, 1)
                 with anyio.move_on_after(max(self._rest(), 0) + FLUSH, shield=True):
                     await self._say_goodbye(linked)
+                self._leave_outbox()
             outer.cancel_scope.cancel()
 
     async def _work(self, link: Link, linked: anyio.Event, dispatcher: Dispatcher, outer: anyio.abc.TaskGroup) -> None:
@@ -307,18 +309,18 @@ class Serving:
 
     # --- small parts --------------------------------------------------------------------------------------------------
 
-    def _answer(self, publication: Publication, kept: int | None) -> None:
-        """Send an answer; what is kept on disk is forgotten there once the broker has it."""
-        if kept is None:
-            self.outbox.put_soon(publication)
-        else:
-            self.outbox.put_soon(publication, lambda: self._sent(kept), must=True)
+    def _outbox_trouble(self, reason: str | None) -> None:
+        self.status.trouble("outbox", reason)
+        if reason is None:
+            self._shipper.rouse()
 
-    def _sent(self, kept: int) -> None:
-        try:
-            self._store.sent([kept])
-        except StoreError as exc:
-            log.error("answer.kept", extra={"reason": str(exc)})
+    def _leave_outbox(self) -> None:
+        """Leave to the next run what can be kept, and say what cannot: nothing more is sent."""
+        self.outbox.detach()
+        self._shipper.leave()
+        if lost := self.outbox.close():
+            self._around.logs.fallback(True)
+            log.warning("publications.lost", extra={"count": lost})
 
     def _reconnected(self, gap: Gap) -> None:
         """Note a gap; those that come while the plugin is still being told of one are told as one."""

@@ -19,7 +19,7 @@ from ..message import Publication, Received
 from . import _tables as tables
 from ._dead import DeadLetter, DeadLetters
 from ._journal import PART, Journal, Journalled, remove
-from ._kept import Kept, keep
+from ._kept import Keep, Kept, kept_size
 from ._letters import Entry, Letters, open_letters
 
 __all__ = [
@@ -29,9 +29,11 @@ __all__ = [
     "DeadLetter",
     "Entry",
     "Journalled",
+    "Keep",
     "Letters",
     "Limits",
     "Store",
+    "kept_size",
     "memory_store",
     "open_letters",
     "open_store",
@@ -49,6 +51,14 @@ class Limits:
     dead_letters: int = 1_000
     dead_letter_bytes: int = 16 * 2**20
     dead_letter_age: float = 30 * 86_400.0  # seconds
+    kept: int = 100_000
+    """Publications that wait until the broker has them; answers do not count."""
+    kept_bytes: int = 64 * 2**20
+    records: int = 25_000
+    """Log records that do, besides."""
+    record_bytes: int = 16 * 2**20
+    kept_age: float = 7 * 86_400.0
+    """Seconds after which both are too old to be sent."""
 
 
 DEFAULT: Final = Limits()
@@ -64,7 +74,15 @@ class Store:
         self._database, self._limits, self._now = database, limits, now
         self._version = database.foreign_version()
         self._journal = Journal(database, limits.journal_bytes)
-        self._kept = Kept(database)
+        self._kept = Kept(
+            database,
+            {
+                Keep.PUBLICATION: (limits.kept, limits.kept_bytes),
+                Keep.RECORD: (limits.records, limits.record_bytes),
+            },
+            limits.kept_age,
+            now,
+        )
         self._dead = DeadLetters(database, limits.dead_letters, limits.dead_letter_bytes, limits.dead_letter_age, now)
         with suppress(StoreError):  # a full disk: they go later
             self._dead.drop_old()
@@ -153,24 +171,46 @@ class Store:
         """
         with self._database.commit("finish a message") as db:
             size = remove(db, id)
-            kept = [keep(db, answer) for answer in answers]
+            kept = [self._kept.insert(db, Keep.ANSWER, answer) for answer in answers]
         self._journal.forget(size)
+        self._kept.added((Keep.ANSWER, answer) for answer in answers)
         return kept
 
     # --- publications -------------------------------------------------------------------------------------------------
 
-    def keep(self, publication: Publication) -> int:
-        """Keep a publication until `sent` is told its id, which is returned."""
-        return self._kept.add(publication)
+    def keep(self, batch: Sequence[tuple[Keep, Publication]], sent: Sequence[int] = ()) -> list[int]:
+        """Keep publications and forget those that were sent, in one commit; return the ids of the new ones, ascending.
 
-    def kept(self) -> list[tuple[int, Publication]]:
-        """Return the publications that are not sent yet, oldest first, with their ids."""
-        return self._kept.all()
+        Limits are the caller's affair, by `has_room`; unknown ids are nothing.
+        """
+        return self._kept.exchange(batch, sent) if batch or sent else []
 
-    def sent(self, ids: Sequence[int]) -> None:
-        """Forget publications; unknown ids are nothing."""
-        if ids:
-            self._kept.remove(ids)
+    def has_room(self, kind: Keep, count: int = 1, size: int = 0) -> bool:
+        """Tell whether so many more, of so many bytes together, are within the limits of their kind."""
+        return self._kept.has_room(kind, count, size)
+
+    def kept(self, from_id: int = 0, limit: int = -1) -> list[tuple[int, Publication]]:
+        """Return publications that are not sent yet from a number on, oldest first, with their ids.
+
+        At least one where there is any, at most `limit`, and no more once they have some MiB.
+        """
+        return self._kept.read_from(from_id, limit)
+
+    def kept_of(self, kind: Keep) -> tuple[int, int]:
+        """Return how many publications of a kind are kept, and about how many bytes they take."""
+        return self._kept.totals.get(kind, (0, 0))
+
+    def kept_count(self) -> int:
+        """Return how many publications are kept."""
+        return self._kept.count
+
+    def kept_last(self) -> int:
+        """Return the highest id of those that are kept; 0 where there is none."""
+        return self._kept.last()
+
+    def expire(self) -> list[int]:
+        """Forget publications that are too old; return their ids, ascending. Answers are never too old."""
+        return self._kept.expire()
 
     # --- dead letters -------------------------------------------------------------------------------------------------
 
@@ -202,9 +242,10 @@ class Store:
             known = None if id is None else db.execute(tables.DELIVERIES, (id,)).fetchone()
             burial = self._dead.bury(db, received, reason, details, None if known is None else known[0])
             size = None if id is None else remove(db, id)
-            kept = [keep(db, answer) for answer in answers]
+            kept = [self._kept.insert(db, Keep.ANSWER, answer) for answer in answers]
         self._dead.buried(burial)
         self._journal.forget(size)
+        self._kept.added((Keep.ANSWER, answer) for answer in answers)
         return kept
 
     def dead_letters(self) -> list[DeadLetter]:

@@ -20,7 +20,11 @@ TICKET: Final = f"SELECT id, {_MESSAGE} FROM journal WHERE ticket = ?"  # noqa: 
 EXPIRED: Final = f"""SELECT id, {_MESSAGE} FROM journal
     WHERE ticket IS NOT NULL AND received_at < ? ORDER BY id LIMIT ?"""  # noqa: S608  constants
 TOTALS: Final = "SELECT count(*), coalesce(sum(size), 0), coalesce(max(id), 0) FROM journal"
-KEPT: Final = "SELECT id, topic, payload, qos, retain, correlation_data FROM kept ORDER BY id"
+KEPT: Final = """SELECT id, size, topic, payload, qos, retain, correlation_data FROM kept
+    WHERE id >= ? ORDER BY id LIMIT ?"""
+KEPT_TOTALS: Final = "SELECT kind, count(*), sum(size) FROM kept GROUP BY kind"
+KEPT_LAST: Final = "SELECT coalesce(max(id), 0) FROM kept"
+KEPT_EXPIRED: Final = "SELECT id FROM kept WHERE kind != ? AND kept_at < ? ORDER BY id"
 _LETTER: Final = f"SELECT id, reason, details, buried_at, deliveries, {_MESSAGE} FROM dead"  # noqa: S608  constants
 DEAD: Final = f"{_LETTER} ORDER BY id"
 LETTER: Final = f"{_LETTER} WHERE id = ?"
@@ -31,7 +35,7 @@ DELIVERIES: Final = "SELECT begun + attempts FROM journal WHERE id = ?"
 IDENTITY: Final = "SELECT printf('%08x', value) FROM counters WHERE name = 'identity'"
 DROPPED: Final = "SELECT value FROM counters WHERE name = 'dead_letters_dropped'"
 JOURNAL: Final = "INSERT INTO journal VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-KEEP: Final = "INSERT INTO kept VALUES (NULL, ?, ?, ?, ?, ?)"
+KEEP: Final = "INSERT INTO kept VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)"
 BURY: Final = "INSERT INTO dead VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 COUNT: Final = """INSERT INTO counters VALUES ('dead_letters_dropped', ?)
     ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"""
@@ -56,13 +60,28 @@ SCHEMA: Final = Schema(
             attempts INTEGER NOT NULL, due REAL, ticket TEXT, {_MESSAGE_COLUMNS});
         CREATE UNIQUE INDEX tickets ON journal (ticket) WHERE ticket IS NOT NULL;
         CREATE INDEX put_back ON journal (id) WHERE begun = 0;
-        CREATE TABLE kept (id INTEGER PRIMARY KEY AUTOINCREMENT, topic BLOB NOT NULL, payload BLOB NOT NULL,
-            qos INTEGER NOT NULL, retain INTEGER NOT NULL, correlation_data BLOB);
+        CREATE TABLE kept (id INTEGER PRIMARY KEY AUTOINCREMENT, kind INTEGER NOT NULL, size INTEGER NOT NULL,
+            kept_at REAL NOT NULL, topic BLOB NOT NULL, payload BLOB NOT NULL, qos INTEGER NOT NULL,
+            retain INTEGER NOT NULL, correlation_data BLOB);
         CREATE TABLE dead (id INTEGER PRIMARY KEY AUTOINCREMENT, reason TEXT NOT NULL, details TEXT NOT NULL,
             buried_at REAL NOT NULL, deliveries INTEGER, {_MESSAGE_COLUMNS});
         CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
         INSERT INTO counters VALUES ('identity', random() & 0xffffffff)""",  # noqa: S608  constants
-    queries=(FROM, PUT_BACK_SINCE, TICKET, EXPIRED, TOTALS, KEPT, DEAD, LIST, DEAD_SIZES, DROPPED, IDENTITY),
+    queries=(
+        FROM,
+        PUT_BACK_SINCE,
+        TICKET,
+        EXPIRED,
+        TOTALS,
+        KEPT,
+        KEPT_TOTALS,
+        KEPT_EXPIRED,
+        DEAD,
+        LIST,
+        DEAD_SIZES,
+        DROPPED,
+        IDENTITY,
+    ),
 )
 
 
@@ -105,6 +124,11 @@ def publication_row(publication: Publication) -> tuple[object, ...]:
         publication.retain,
         publication.correlation_data,
     )
+
+
+def to_publication(row: Sequence[Any]) -> Publication:
+    topic, payload, qos, retain, correlation_data = row
+    return Publication(topic_text(topic), payload, qos, bool(retain), correlation_data)
 
 
 def topic_bytes(topic: str) -> bytes:
