@@ -96,9 +96,7 @@ def judge(scenario: str, evidence: Evidence, seconds: float) -> Verdict:
         received_again=sum(count - 1 for count in taken.values()),
         received_again_most=unacknowledged if evidence.journal else None,
         handled_again=sum(max(0, count - reasons.get(number, 1)) for number, count in begun.items()),
-        handled_again_most=in_kills[Phase.IN_HANDLER]
-        + in_kills[Phase.TO_DONE]
-        + (0 if evidence.journal else on_the_way),
+        handled_again_most=running if evidence.journal else running + on_the_way,
         missed_aims=sum(kill.missed for kill in evidence.kills),
         lost_sessions=sum(max(0, kill.sessions - 1) for kill in evidence.kills),
         seconds=round(seconds, 1),
