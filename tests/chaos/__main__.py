@@ -11,7 +11,7 @@ from os import environ
 from pathlib import Path
 
 from tests.chaos.black_box import AIMED
-from tests.chaos.campaign import campaign, intents
+from tests.chaos.campaign import WITHOUT_JOURNAL, campaign, intents
 from tests.chaos.killing import Kill
 from tests.chaos.rig import Scenario
 from tests.chaos.table import table, violations
@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _rare(verdicts: Sequence[Verdict]) -> dict[str, int]:
     """Return the phases with too few kills to show anything."""
     least = int(EVERY_PHASE * sum(verdict.kills for verdict in verdicts))
-    counts = {phase.value: sum(verdict.phases[phase.value] for verdict in verdicts) for phase in AIMED}
+    phases = AIMED if any(verdict.journal for verdict in verdicts) else WITHOUT_JOURNAL
+    counts = {phase.value: sum(verdict.phases[phase.value] for verdict in verdicts) for phase in phases}
     return {phase: count for phase, count in counts.items() if count < least}
 
 

@@ -141,9 +141,8 @@ class Rig:
 
     def given_up(self) -> Counter[int]:
         """Return how often each message became the dead letter of one that ends its process, by its number."""
-        return Counter(
-            number_in(payload) for (payload,) in self._query("SELECT payload FROM dead WHERE reason = 'crashed'")
-        )
+        letters = self._query("SELECT payload FROM dead WHERE reason = 'crashed'")
+        return Counter(number_in(payload) for (payload,) in letters)
 
     def _query(self, query: str) -> list[tuple[Any, ...]]:
         path = self.work / "data" / Chaos.id / "plugin.db"
