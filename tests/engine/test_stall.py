@@ -91,6 +91,7 @@ def plugin(**attributes: Any) -> type[Plugin]:
     return type("P", (Plugin,), {"id": "P", **attributes})
 
 
+@on_asyncio  # Log records leave by another thread's way in, which a mock clock does not wait for.
 async def test_a_handler_that_blocks_is_named_while_it_does_logged_when_it_has_ended_and_counted(heard: Heard) -> None:
     class P(Plugin):
         id = "P"
@@ -131,6 +132,7 @@ async def test_a_handler_that_blocks_is_named_while_it_does_logged_when_it_has_e
     assert world.on("P/Status")[-1]["counters"]["stalls"] == 1
 
 
+@on_asyncio  # Log records leave by another thread's way in, which a mock clock does not wait for.
 async def test_a_secret_in_the_lines_of_a_stack_is_masked_in_the_log(heard: Heard) -> None:
     class Secret(Settings):
         token: str = setting(secret=True)
@@ -453,7 +455,7 @@ os._exit(0)
 
 
 def test_a_standard_error_that_nobody_reads_does_not_stop_the_plugin() -> None:
-    """The second line's thread hangs in the middle of a stack; whoever waited for it would hang too."""
+    """The second line would hang in the middle of a stack, and whoever put it off would hang with it."""
     process = subprocess.Popen(
         [sys.executable, "-c", UNREAD, str(length_for(0.3))],
         stdin=subprocess.PIPE,

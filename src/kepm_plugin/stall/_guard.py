@@ -90,7 +90,7 @@ class StallGuard:
         self._roused.set()
         # It may be writing where nobody reads.
         self._thread.join(1.0)
-        self._second.call_off()
+        self._second.close()
 
     def _watch(self) -> None:
         looked, due = 0.0, self.limit

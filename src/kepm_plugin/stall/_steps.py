@@ -51,7 +51,7 @@ class _Steps(Coroutine[Any, Any, T]):
         self._guard.call(self._what, self._inner.close)
 
     def __await__(self) -> Generator[Any, Any, T]:
-        return self  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+        return self  # pyright: ignore[reportReturnType]  awaiting takes no more than `__next__` and these
 
     def __getattr__(self, name: str) -> Any:
         # Its name, code and state, for what tells tasks apart, and for anyio, which asks whether one has begun.
