@@ -21,6 +21,7 @@ from kepm_plugin import Handler, Message, Plugin, Retry
 from kepm_plugin.broker import SessionOptions
 from kepm_plugin.contract import ASSUMED, Contract
 from kepm_plugin.errors import EXIT_CODES, PluginDefinitionError
+from kepm_plugin.link import History
 from kepm_plugin.store import Limits
 
 REPOSITORY: Final = Path(__file__).parent.parent
@@ -241,6 +242,11 @@ def test_the_limits_are_those_of_the_code() -> None:
         "`concurrency` with `order_by`": str(constant("plugin._handler.ORDERED_CONCURRENCY")),
         "`drain`": f"{Plugin.drain:g} s",
         "`link_budget`": f"{Plugin.link_budget:g} s",
+        "one reading of the socket": (
+            f"{constant('broker._connection.DRAIN')} packets and "
+            f"{constant('broker._connection.DRAIN_BYTES') // mib} MiB"
+        ),
+        "an orphan that holds the lock and does nothing": f"{constant('instance.SILENCE'):g} s",
         "agent unreachable, or refusing, at the start": f"{constant('runtime.RunOptions')().start_budget:g} s",
         "answer of the agent's HTTPS API": f"{constant('agent.ANSWER_LIMIT') // mib} MiB",
     }
@@ -248,6 +254,16 @@ def test_the_limits_are_those_of_the_code() -> None:
     with pytest.raises(PluginDefinitionError):
         Retry(after=constant("dispatch._later.OFF") + 1)
     assert constant("runtime._serve.LOOK_AGAIN") == 5.0, "takes up within 5 seconds"
+
+
+def test_the_transitions_are_those_of_the_code() -> None:
+    rows = {name: cells[0] for name, cells in table("running.md", "The link").items()}
+    told = {
+        name: log for names, logs in rows.items() for name, log in zip(names.split(", "), logs.split(", "), strict=True)
+    }
+    events = {f"`{name}`": f"`{event.name}`" for name, event in constant("link._history._EVENTS").items()}
+    assert told == events
+    assert {name.strip("`") for name in told} == set(History().report())
 
 
 def test_the_architecture_names_no_module_that_is_not_there() -> None:

@@ -1,4 +1,5 @@
 """`clean_session = False`: in the manifest, in CONNECT, and in what comes of it, on each broker."""
+# pyright: reportPrivateUsage=false
 
 import json
 import shlex

@@ -4,6 +4,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from random import Random
 
 import anyio
@@ -121,9 +122,11 @@ class Link:
         return delays(self._options.first_delay, self._options.max_delay)
 
     def _waits_after(self, served: _Served, away: _Away) -> Iterator[float]:
-        # A session that breaks as soon as it began does not make us hurry. One that is closed does, for a few times:
-        # whether the broker can be reached right then tells its end from a takeover.
-        brief = served.lived is not None and served.lived <= self._options.max_delay and served.ending != "closed"
+        if served.ending == "closed":
+            # Whether the broker can be reached right now tells its end from a takeover.
+            return chain((0.0,), self._waits())
+        # One that breaks as soon as it began does not make us hurry.
+        brief = served.lived is not None and served.lived <= self._options.max_delay
         return away.waits if brief else self._waits()
 
     async def _wait(self, away: _Away, seconds: float) -> None:
@@ -187,10 +190,10 @@ class Link:
                 if filters := self._options.filters():
                     await session.subscribe(filters, self._options.qos)
                 up = True
-                await self._observer.up(session, self._gap(away, session))
                 self._history.note(
                     "up", mqtt=session.version, sessionPresent=session.session_present, attempts=away.attempts
                 )
+                await self._observer.up(session, self._gap(away, session))
                 current = session
                 self._received(early, session)
                 reason = await self._watch(session)

@@ -1,7 +1,7 @@
 """Whether another client uses our client id: each of two then ends the other's session, for as long as both hurry.
 
 MQTT 5 says so. In 3.1.1 the broker closes the connection without a word, as it does when it ends; but then it cannot be
-reached at once again.
+reached the moment after.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from ._session import Ending
 SOON: Final = 10.0
 """Seconds: a session that lived longer was not cut short."""
 
-TIMES: Final[Mapping[Ending, int]] = {"closed": 4, "reset": 24}
+TIMES: Final[Mapping[Ending, int]] = {"closed": 8, "reset": 24}
 """Sessions in a row that ended in this way soon after CONNACK, and no attempt between that met no broker.
 
 A broker that closes while it has something unread resets; but so does much else, for seconds.

@@ -111,9 +111,9 @@ class Uplink:
         self._outbox.detach()
         self._around.logs.fallback(True)
         self._status.change("disconnected", reason if was_up else self._status.reason or reason)
-        if not self._wanted(reason):
+        if not self._wanted(reason) or was_up:
             return
-        # A restarted agent may have another port.
+        # The attempt has failed: a restarted agent may have another port.
         with anyio.move_on_after(ASK), suppress(AgentError):
             place = broker_address(await self._around.agent.settings(SYSTEM_PLUGIN))
             if place != self.place:
