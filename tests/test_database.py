@@ -178,6 +178,24 @@ def test_a_checkpoint_that_fails_is_said_and_loses_nothing(
         assert store.unfinished_count() == 1
 
 
+def test_a_thread_that_does_not_keep_up_is_left_alone_or_commits_would_find_it_at_work_for_ever(
+    folder: Path, small: Callable[[int], None], thread: Thread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(1_000_000)
+    monkeypatch.setattr("kepm_plugin.database._checkpoints.MOST_BYTES", 70 * 4120)
+    goes_on = threading.Event()
+
+    def hung(self: Checkpoints, connection: sqlite3.Connection) -> None:
+        goes_on.wait(20)
+
+    monkeypatch.setattr(Checkpoints, "move", hung)
+    with open_store(folder) as store:
+        working(store, 200)
+        goes_on.set()
+        assert pages(folder) > 200
+    assert 1 <= thread.woken <= 3, "at 20, 40 and 60 pages"
+
+
 def test_closing_waits_for_a_disk_that_does_not_answer_for_a_bounded_time_only(
     folder: Path, small: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

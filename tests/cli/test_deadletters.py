@@ -191,6 +191,15 @@ def test_a_plugin_without_a_journal_has_none_on_disk(run: Run, data: Path) -> No
     assert run("list", kind=Lazy).out == "no dead letters: Lazy keeps no dead letters on disk (journal = False)\n"
 
 
+def test_what_an_earlier_version_with_a_journal_has_left_is_listed_but_not_put_back(run: Run, data: Path) -> None:
+    with open_store(data / "Lazy") as store:
+        bury(store, b"1")
+    done = run("replay", "--all", kind=Lazy)
+    assert (done.code, done.out) == (2, "")
+    assert "Lazy has no journal (journal = False): it would not find what is put back" in done.err
+    assert "1 dead letter in" in run("list", kind=Lazy).out
+
+
 # --- show -------------------------------------------------------------------------------------------------------------
 
 
@@ -240,6 +249,12 @@ def test_what_came_with_mqtt_5_is_shown_too(run: Run, data: Path) -> None:
         "",
         "payload, 0 bytes, text:",
     ]
+
+
+def test_a_time_that_is_none_hides_no_letter(run: Run, data: Path) -> None:
+    with open_store(data / "Single", now=lambda: NOW) as store:
+        store.bury(Received(PING, b"", received_at=1e300), reason="failed", details="")
+    assert "received:       ?" in run("show", "1").out.splitlines()
 
 
 def test_what_is_no_text_is_a_hex_dump(run: Run, letters: Path) -> None:

@@ -76,7 +76,7 @@ def replay(place: Place, chosen: Chosen) -> None:
     """Put dead letters back into the journal, oldest first, in a commit each.
 
     Raises:
-        UsageError: One that was named is not there; none is put back.
+        UsageError: One that was named is not there, or the plugin has no journal; none is put back.
         StoreError: One could not be put back; the message says how many were.
     """
 
@@ -89,6 +89,8 @@ def replay(place: Place, chosen: Chosen) -> None:
                 raise StoreError(f"{done} of {_count(len(numbers))} put back into the journal, then: {exc}") from exc
         return done
 
+    if not place.journal:
+        raise UsageError(f"{place.plugin_id} has no journal (journal = False): it would not find what is put back")
     if (done := _changed(place, chosen, put_back)) is not None:
         then = "; the plugin handles them within seconds, or when it is started" if done else ""
         text.say(f"{_count(done)} put back into the journal{then}")

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from ._file import BUSY, LOG_BYTES, Connection
+from ._file import BUSY, LOG_BYTES, MOST_BYTES, Connection
 
 LOOK: Final = 32
 """Commits between two looks at the size of the log."""
@@ -49,7 +49,7 @@ class Checkpoints:
             return
         if size <= LOG_BYTES:
             self._next = LOG_BYTES
-        elif size > self._next:
+        elif self._next < size <= MOST_BYTES:
             # Once for so many pages: under commits without a pause the log goes on growing behind the checkpoint.
             self._next = size + LOG_BYTES
             self.wake()

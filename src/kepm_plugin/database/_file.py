@@ -22,7 +22,10 @@ thread ever comes to the end. Measured: with four times as many the longest comm
 log took has to be given back."""
 
 LOG_BYTES: Final = PAGES * (4096 + 24) + 32
-"""Size of the log's file with that many pages (SQLite, "WAL-mode File Format")."""
+"""Size of the log's file with so many pages (SQLite, "WAL-mode File Format")."""
+
+MOST_BYTES: Final = MOST_PAGES * (4096 + 24) + 32
+"""Its size with the most of them; beyond it the thread rests, or the commit would find it at work for ever."""
 
 BUSY: Final = 1.0
 """Seconds that a commit of the plugin waits for another process, such as a command that replays dead letters."""
