@@ -8,6 +8,7 @@ never were.
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 Clock = Callable[[], float]
@@ -21,7 +22,8 @@ def clock_that_goes_on(platform: str = sys.platform) -> Clock:
     # Linux's CLOCK_MONOTONIC_RAW stops too; that of macOS is its continuous time.
     name = "CLOCK_MONOTONIC_RAW" if platform == "darwin" else "CLOCK_BOOTTIME"
     number: int | None = getattr(time, name, None)
-    return time.monotonic if number is None else lambda: time.clock_gettime(number)
+    read: Callable[[int], float] | None = getattr(time, "clock_gettime", None)
+    return time.monotonic if number is None or read is None else partial(read, number)
 
 
 class Suspension:

@@ -298,7 +298,7 @@ async def test_who_asks_the_broker_in_a_pause_is_answered_after_it(broker: Any, 
         await inbox.until(1)
 
 
-@pytest.mark.parametrize("shared_broker", ["mosquitto-3.1.1", "nats"], indirect=True)
+@pytest.mark.parametrize("shared_broker", ["mosquitto-3.1.1"], indirect=True)
 async def test_a_pause_that_is_longer_than_the_keep_alive_keeps_the_connection(broker: Any, inbox: Any) -> None:
     async with broker.open("Plugin", inbox.deliver, keep_alive=1) as plugin:
         await plugin.subscribe([broker.topic("a")], 1)

@@ -58,11 +58,16 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield Running(site, agent)
 
 
-def make_site(folder: Path, kind: type[Plugin] = Probe, file: str = "probe_plugin.py") -> Site:
-    """Register the probe, or another plugin, in a new agent root; its name has a space."""
-    root, work = folder / "agent root", folder / "work"
+def make_site(
+    folder: Path, work: Path | None = None, *, kind: type[Plugin] = Probe, file: str = "probe_plugin.py"
+) -> Site:
+    """Register the probe, or another plugin, in a new agent root, whose name has a space.
+
+    `work` may be that of another site.
+    """
+    root, work = folder / "agent root", work or folder / "work"
     (root / "Plugins").mkdir(parents=True)
-    work.mkdir()
+    work.mkdir(exist_ok=True)
     script = shlex.join([str(HERE / file), "--work", str(work), "--keeper-api-base"])
     manifest = manifest_of(kind.declarations(), executable=sys.executable, arguments=f"{script} {{KeeperApiBaseUrl}}")
     (root / "Plugins" / f"{kind.id}.json").write_bytes(to_json(manifest))

@@ -5,9 +5,14 @@ import os
 import re
 import sys
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
 
-from kepm_plugin import Handler, Message, Plugin
+import anyio
+
+from kepm_plugin import Handler, Message, Plugin, background
 from kepm_plugin.runtime import RunOptions, run
 
 
@@ -20,20 +25,45 @@ class Staller(Plugin):
     echo = "STALLER_QUIET" not in os.environ
     heartbeat = 30.0 if echo else None
 
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncGenerator[None]:
+        """Have a place for what is to be done later."""
+        self.send, self._receive = anyio.create_memory_object_stream[tuple[float, float]](1)
+        with self.send, self._receive:
+            yield
+
+    @background()
+    async def later(self) -> None:
+        """Block without having been sent anything just before."""
+        async for wait, seconds in self._receive:
+            await anyio.sleep(wait)
+            spin(seconds)
+
+
+def spin(seconds: float) -> None:
+    """Block in Python."""
+    until = time.monotonic() + seconds
+    say("blocks")
+    while True:
+        if time.monotonic() > until:
+            break
+    say("goes on")
+
 
 def say(text: str) -> None:
     """Print a line that the agent shows at once."""
     print(f"noted: {text}", flush=True)
 
 
+@lru_cache
 def length_for(seconds: float) -> int:
     """Return for which length of text a match takes about so long; it grows with the third power."""
     length, took = 200, 0.0
     while took < 0.1:
-        length, began = length * 2, time.monotonic()
+        length, began = length * 2, time.thread_time()  # Others may have the processor too.
         match(length)
-        took = time.monotonic() - began
-    return int(length * (seconds / took) ** (1 / 3))
+        took = time.thread_time() - began
+    return int(length * (1.1 * seconds / took) ** (1 / 3))
 
 
 def match(length: int) -> object:
@@ -54,12 +84,16 @@ class Spin(Handler[Staller]):
     """Blocks in Python."""
 
     async def handle(self, message: Message[dict[str, float]]) -> float:
-        until = time.monotonic() + message.payload["seconds"]
-        say("blocks")
-        while True:
-            if time.monotonic() > until:
-                break
-        say("goes on")
+        spin(message.payload["seconds"])
+        return message.payload["seconds"]
+
+
+@Staller.command("block/later")
+class SpinLater(Handler[Staller]):
+    """Has a background method block."""
+
+    async def handle(self, message: Message[dict[str, float]]) -> float:
+        self.plugin.send.send_nowait((message.payload["wait"], message.payload["seconds"]))
         return message.payload["seconds"]
 
 

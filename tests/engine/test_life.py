@@ -12,7 +12,7 @@ import pytest
 from kepm_plugin import Gap, Handler, Message, Plugin, Request, Settings
 from kepm_plugin.errors import AgentUnreachable, BadAgentAnswer, InstanceError, LinkLost, StoreError, UsageError
 from kepm_plugin.message import Publication, Received
-from kepm_plugin.store import memory_store, open_store
+from kepm_plugin.store import Keep, memory_store, open_store
 from kepm_plugin.testing import MemoryAgent, hosted
 from tests.engine.world import JSON, World, fresh
 
@@ -583,7 +583,7 @@ async def test_a_stop_while_the_link_is_down_takes_no_longer_than_the_handlers()
 async def test_answers_that_an_earlier_run_could_not_send_are_sent_once(tmp_path: Path) -> None:
     answer = Publication("P/Responses/note", b'"kept"')
     with open_store(tmp_path) as store:
-        store.keep(answer)
+        store.keep([(Keep.ANSWER, answer)])
         world = World(fresh(), store=store)
         async with world.running():
             await world.until(lambda: world.on("P/Responses/note"))
@@ -613,24 +613,27 @@ async def test_an_answer_waits_for_the_link_as_long_as_it_takes() -> None:
             assert store.kept() == []
 
 
-async def test_a_sent_answer_that_cannot_be_forgotten_is_logged(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+@on_mock_clock
+async def test_a_sent_answer_that_cannot_be_forgotten_degrades_until_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     class P(Recorder):
         id = "P"
 
-    def fail(ids: object) -> None:
+    def fail(*_: object) -> None:
         raise StoreError("disk full")
 
     with memory_store() as store:
-        monkeypatch.setattr(store, "sent", fail)
         world = World(P, store=store)
         async with world.running():
             await world.served()
-            world.send("P/Commands/note")
-            await world.until(lambda: world.on("P/Responses/note"))
-            await anyio.wait_all_tasks_blocked()
-    assert "answer.kept" in [one.message for one in caplog.records]
+            with monkeypatch.context() as patch:
+                patch.setattr(store, "keep", fail)
+                world.send("P/Commands/note")
+                await world.until(lambda: "degraded" in world.states())
+                assert "disk full" in str(world.on("P/Status")[-1]["reason"])
+                assert len(store.kept()) == 1
+            await world.until(lambda: world.states()[-1] == "running")
+            assert store.kept() == []
+        assert len(world.on("P/Responses/note")) == 1
 
 
 async def test_a_journal_that_cannot_be_read_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
-from kepm_plugin.errors import BrokerRefused, LinkLost
+from kepm_plugin.errors import AgentUnreachable, BrokerRefused, LinkLost
 from kepm_plugin.link import SUSPENDED
 from tests.engine.test_link import NOBODY, Scripted, World, echoing, on_mock_clock
 
@@ -43,10 +43,12 @@ async def test_the_way_from_start_to_loss_and_back_is_said_step_by_step(lines: p
         ("up", ""),
         ("lost", "the broker was killed"),
         ("connecting", "the broker was killed"),
+        ("up", ""),
     ]
     assert counted(world) == {"connecting": 4, "failed": 1, "refused": 1, "up": 2, "lost": 1}
-    [up] = [one.__dict__ for one in lines.records if one.message == "link.up"]
+    up, again = [one.__dict__ for one in lines.records if one.message == "link.up"]
     assert (up["mqtt"], up["sessionPresent"], up["attempts"]) == ("5", False, 3)
+    assert (again["sessionPresent"], again["attempts"]) == (True, 1)
 
 
 @on_mock_clock
@@ -95,6 +97,7 @@ async def test_sessions_that_break_again_and_again_are_said_once_until_one_has_h
         ("up", ""),
         ("lost", "reset"),
         ("connecting", "reset"),
+        ("up", ""),
         ("held", ""),
         ("lost", "reset"),
         ("connecting", "reset"),
@@ -141,7 +144,7 @@ async def test_falling_back_to_the_older_version_is_said_once(lines: pytest.LogC
 
 TOLD = "taken over: the broker says that another client has connected with this plugin's client id"
 GUESSED = (
-    "taken over: the broker closed 4 connections in a row within 10 s, and could be reached at once again: "
+    "taken over: the broker ended 8 connections, each within 10 s, and could be reached at once again: "
     "another client probably uses this plugin's client id"
 )
 
@@ -185,10 +188,11 @@ async def test_a_takeover_is_over_when_a_session_has_held() -> None:
 
 @on_mock_clock
 async def test_sessions_that_the_broker_closes_soon_one_after_the_other_are_a_takeover() -> None:
-    sessions = [Scripted() for _ in range(6)]
+    lived = (0, 1, 9, 0, 3, 3, 3, 0, 50, 1)
+    sessions = [Scripted() for _ in lived]
     world = World(*sessions, Scripted())
     async with world.running():
-        for session, seconds in zip(sessions, (0, 1, 9, 0, 50, 1), strict=True):
+        for session, seconds in zip(sessions, lived, strict=True):
             await world.until("up", within=20)
             await anyio.sleep(seconds)
             session.cut("closed", "closed")
@@ -196,7 +200,7 @@ async def test_sessions_that_the_broker_closes_soon_one_after_the_other_are_a_ta
         await world.until("up", within=30)
     # A takeover once it is one: a session that lived for 50 s has not outlived the other client's patience either.
     assert [event for event in world.events if event not in ("up", "down: closed")] == [GUESSED] * 3
-    assert [bound for _, bound in world.random.bounds] == [0.05, 0.05, 0.05, 5, 10, 20]
+    assert [bound for _, bound in world.random.bounds] == [0] * 7 + [5, 10, 20]
 
 
 @pytest.mark.parametrize("between", ["nobody listens", "a session held", "a reset"])
@@ -213,10 +217,41 @@ async def test_a_broker_that_restarts_often_is_no_takeover(between: str) -> None
         for session in sessions:
             await world.until("up")
             await anyio.sleep(11 if between == "a session held" else 0)
-            session.cut("gone", "broken" if between == "a reset" else "closed")
+            session.cut("gone", "reset" if between == "a reset" else "closed")
             await world.until("down: gone")
         await world.until("up")
     assert max(bound for _, bound in world.random.bounds) <= 0.8
+
+
+@on_mock_clock
+async def test_a_broker_that_closes_before_connack_in_between_is_there() -> None:
+    """NATS does that to every second of two clients that take each other's session over."""
+    early = AgentUnreachable("did not answer CONNECT")
+    early.__cause__ = LinkLost("closed")
+    sessions = [Scripted() for _ in range(8)]
+    plan: list[Scripted | Exception] = []
+    for session in sessions:
+        plan += [early, session]
+    world = World(*plan, Scripted())
+    async with world.running():
+        for session in sessions:
+            await world.until("up")
+            session.cut("closed", "closed")
+            await world.until("down: closed")
+        assert world.events[-2:] == [GUESSED, "down: closed"]
+
+
+@on_mock_clock
+async def test_many_resets_are_a_takeover_too_in_the_end() -> None:
+    sessions = [Scripted() for _ in range(24)]
+    world = World(*sessions, Scripted())
+    async with world.running():
+        for session in sessions:
+            await world.until("up")
+            session.cut("reset", "reset")
+            await world.until("down: reset")
+        assert world.events[-2].startswith("taken over: the broker ended 24 connections")
+    assert max(bound for _, bound in world.random.bounds[:23]) <= 0.8
 
 
 @on_mock_clock

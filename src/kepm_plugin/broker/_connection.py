@@ -291,8 +291,8 @@ class Connection:
             reason = "the broker sent what is not MQTT"
         else:
             reason = self._wire.trouble or "the connection ended"
-            if self._wire.closed and self.reason is None:
-                self.ending = "closed"
+            if self.reason is None:
+                self.ending = self._wire.ending
         self._lose(reason)
         if self._leaving:  # else aiomqtt would keep an exception that nobody looks at
             self._aiomqtt_disconnected(client, userdata, flags, code, properties)

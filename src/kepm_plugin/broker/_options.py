@@ -10,8 +10,9 @@ from ..message import Publication
 from ..peer import PeerPolicy
 
 Version = Literal["5", "3.1.1"]
-Ending = Literal["taken over", "closed", "broken"]
-"""How a connection went: the broker said that another client has the client id, closed it without a word, or else."""
+Ending = Literal["taken over", "closed", "reset", "broken"]
+"""How a connection went: the broker said that another client has the client id, closed it without a word, or so
+abruptly that it left something unread; or in any other way."""
 
 _UNSUPPORTED_VERSION: Final = 0x84  # paho turns the 0x01 of a 3.1.1 broker into it too
 

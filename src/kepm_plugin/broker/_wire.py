@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 
 from ..peer import Endpoint
+from ._options import Ending
 
 _CHUNK: Final = 65_536  # bytes; a TLS record has at most 16 KiB
 
@@ -89,7 +90,7 @@ class Wire:
     Attributes:
         dry: The last `recv` found nothing: the next one needs the socket to be readable.
         spent: The last `recv` gave nothing as the reading has had its share (`start_reading`).
-        closed: The other end closed the connection in order.
+        ending: How it went, as far as bytes tell.
         certificate: Fingerprint of what the other end has shown.
         trouble: Why reading or writing failed, in plain words.
     """
@@ -99,7 +100,8 @@ class Wire:
         self._data: bytes = b""
         self._read = 0
         self._left: float = math.inf
-        self.dry = self.spent = self.closed = False
+        self.dry = self.spent = False
+        self.ending: Ending = "broken"
         self.trouble = ""
         self.certificate = sha256(secure.getpeercert(binary_form=True) or b"").hexdigest()
 
@@ -129,8 +131,8 @@ class Wire:
             self._failed(error)
             raise
         if not data and not self.trouble:
-            self.closed = self._has_peer()
-            self.trouble = "the broker closed the connection" if self.closed else "the connection was reset"
+            self.ending = "closed" if self._has_peer() else "reset"
+            self.trouble = f"the broker {self.ending} the connection"
         return data
 
     def _has_peer(self) -> bool:
@@ -149,6 +151,8 @@ class Wire:
             raise
 
     def _failed(self, error: OSError) -> None:
+        if not self.trouble and isinstance(error, ConnectionError):
+            self.ending = "reset"
         self.trouble = self.trouble or f"the connection broke ({error.strerror or error})"
 
     def fileno(self) -> int:

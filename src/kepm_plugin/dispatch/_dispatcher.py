@@ -326,6 +326,33 @@ class Dispatcher:
             lane.spilled_from = rows[-1].id + 1 if rows else None
             first = lane.spilled_from or first
 
+    # --- from commands in another process -----------------------------------------------------------------------------
+
+    def look_again(self) -> int:
+        """Queue the dead letters that a command has put back into the journal; returns how many there were."""
+        count = 0
+        try:
+            while not self._closed and (rows := self._store.added_by_others()):
+                for row in rows:
+                    self._take_back(row)
+                count += len(rows)
+        except StoreError as exc:
+            self._trouble("replay", str(exc))
+        else:
+            self._trouble("replay", None)
+        if count:
+            log.warning("messages.replayed", extra={"count": count})
+        return count
+
+    def _take_back(self, row: Journalled) -> None:
+        lane = self._router.find(row.received.topic)
+        if not isinstance(lane, Lane):
+            self._outcomes.orphaned(_work(row))
+        elif lane.spilled_from is None or row.id < lane.spilled_from:
+            # Full or not: what is read back later begins behind what is in memory, and that may have higher numbers.
+            # There are no more of these than dead letters are kept.
+            lane.put(_work(row))
+
 
 def _work(row: Journalled) -> Work:
     return Work(row.received, row.delivery, row.id, attempts=row.attempts, due=row.due)

@@ -7,8 +7,6 @@ session has held: the first failure is, and each further reason; the rest is cou
 import logging
 from typing import Final, Literal, NamedTuple, get_args
 
-log = logging.getLogger("kepm_plugin.link")
-
 Transition = Literal[
     "connecting",
     "failed",
@@ -52,7 +50,9 @@ _EVENTS: Final[dict[Transition, _Event]] = {
 class History:
     """Counts and says transitions."""
 
-    def __init__(self) -> None:
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        """Prepare; what `logger` is given may go out over the link, as it is little whatever the link does."""
+        self._log = logger or logging.getLogger("kepm_plugin.link")
         self._counts: dict[Transition, int] = dict.fromkeys(get_args(Transition), 0)
         self._said: dict[Transition, set[str]] = {}
         self._unsaid = 0
@@ -65,13 +65,15 @@ class History:
             self._unsaid += 1
             return
         said.add(reason)
+        if transition == "lost":
+            self._said.pop("up", None)  # who reads of the loss wants to read of its end
         event = _EVENTS[transition]
-        log.log(event.level, event.name, extra=({"reason": reason} if reason else {}) | details)
+        self._log.log(event.level, event.name, extra=({"reason": reason} if reason else {}) | details)
 
     def held(self) -> None:
         """A session has held: whatever comes next is news."""
         if self._unsaid:
-            log.info("link.held", extra={"unsaid": self._unsaid})
+            self._log.info("link.held", extra={"unsaid": self._unsaid})
         self._said.clear()
         self._unsaid = 0
 

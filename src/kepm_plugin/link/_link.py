@@ -4,6 +4,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from random import Random
 
 import anyio
@@ -39,13 +40,14 @@ class _Away:
 
 @dataclass(frozen=True, slots=True)
 class _Served:
-    """What became of one attempt; `lived` is from CONNACK on, None without it."""
+    """What became of one attempt; `lived` is from CONNACK on, None without it, `met` whether a broker was there."""
 
     up: bool
     reason: str
     ended: float
     lived: float | None
     ending: Ending = "broken"
+    met: bool = True
     slept: bool = False
 
 
@@ -120,9 +122,11 @@ class Link:
         return delays(self._options.first_delay, self._options.max_delay)
 
     def _waits_after(self, served: _Served, away: _Away) -> Iterator[float]:
-        # A session that breaks as soon as it began does not make us hurry. One that is closed does, but for `TIMES` in
-        # a row only: whether the broker can be reached right then tells its end from a takeover.
-        brief = served.lived is not None and served.lived <= self._options.max_delay and served.ending == "broken"
+        if served.ending == "closed":
+            # Whether the broker can be reached right now tells its end from a takeover.
+            return chain((0.0,), self._waits())
+        # One that breaks as soon as it began does not make us hurry.
+        brief = served.lived is not None and served.lived <= self._options.max_delay
         return away.waits if brief else self._waits()
 
     async def _wait(self, away: _Away, seconds: float) -> None:
@@ -154,7 +158,8 @@ class Link:
     def _look_for_takeover(self, served: _Served) -> float | None:
         """Return the upper bound of the wait where another client uses our client id."""
         if served.lived is None:
-            self._takeovers.failed()
+            if not served.met:
+                self._takeovers.away()
             return None
         bound = self._takeovers.ended(served.ending, served.lived)
         if bound is not None:
@@ -177,7 +182,7 @@ class Link:
 
         session: Session | None = None
         began = 0.0
-        up = slept = False
+        up = slept = met = False
         try:
             async with self._connect(deliver) as session:
                 began = self._now()
@@ -185,10 +190,10 @@ class Link:
                 if filters := self._options.filters():
                     await session.subscribe(filters, self._options.qos)
                 up = True
-                await self._observer.up(session, self._gap(away, session))
                 self._history.note(
                     "up", mqtt=session.version, sessionPresent=session.session_present, attempts=away.attempts
                 )
+                await self._observer.up(session, self._gap(away, session))
                 current = session
                 self._received(early, session)
                 reason = await self._watch(session)
@@ -196,11 +201,13 @@ class Link:
                 self._lost(reason)
         except AgentError as exc:
             reason = str(exc)
+            # A broker that listens and closes before CONNACK is there, as when another client was quicker.
+            met = isinstance(exc.__cause__, LinkLost)
             self._history.note("refused" if isinstance(exc, BrokerRefused) else "lost" if up else "failed", reason)
         if session is None:
-            return _Served(up, reason, self._now(), None)
+            return _Served(up, reason, self._now(), None, met=met)
         ended = self._now()
-        return _Served(up, reason, ended, ended - began, session.ending, slept)
+        return _Served(up, reason, ended, ended - began, session.ending, slept=slept)
 
     def _look_at(self, session: Session) -> None:
         """Note what is another than with the session before."""

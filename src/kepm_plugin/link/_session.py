@@ -9,9 +9,9 @@ from ..plugin import Gap
 
 Deliver = Callable[[Sequence[Received]], None]
 
-Ending = Literal["taken over", "closed", "broken"]
+Ending = Literal["taken over", "closed", "reset", "broken"]
 """`taken over`: the broker says that another client uses the client id. `closed`: by the broker, without a word.
-`broken`: in any other way."""
+`reset`: by the broker too, maybe, with something unread. `broken`: in any other way."""
 
 
 class Session(Protocol):

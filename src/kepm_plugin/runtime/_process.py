@@ -109,6 +109,8 @@ async def _serve(kind: type[Plugin], options: RunOptions, launcher: Launcher, st
             stop=stop,
             try_lock=lock.try_acquire,
             orphaned=launcher.gone,
+            alive=lock.mark,
+            press=lock.press,
             ending=stopping.count_down,
             stalls=lambda: guard.stalls,
             start_budget=options.start_budget,

@@ -52,7 +52,7 @@ class Uplink:
         self._plugin, self._around = plugin, around
         self._outbox, self._host, self._status = outbox, host, status
         self._reactions = reactions
-        self.history = History()
+        self.history = History(log)
         self.place = ("", 0)
         """Host and port of the broker."""
         self.proven = False
@@ -111,9 +111,9 @@ class Uplink:
         self._outbox.detach()
         self._around.logs.fallback(True)
         self._status.change("disconnected", reason if was_up else self._status.reason or reason)
-        if not self._wanted(reason):
+        if not self._wanted(reason) or was_up:
             return
-        # A restarted agent may have another port.
+        # The attempt has failed: a restarted agent may have another port.
         with anyio.move_on_after(ASK), suppress(AgentError):
             place = broker_address(await self._around.agent.settings(SYSTEM_PLUGIN))
             if place != self.place:

@@ -5,15 +5,13 @@ thread looks ten times a second while steps come, and sleeps without a deadline 
 code that waits costs nothing.
 """
 
-import faulthandler
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from io import UnsupportedOperation
-from typing import Any, Final, TextIO, TypeVar
+from typing import Any, Final, TypeVar
 
+from ._held import SecondLine
 from ._place import place_of
 from ._telling import Telling
 
@@ -35,9 +33,7 @@ AGAIN: Final = 10
 class StallGuard:
     """Watches the author's code on one event loop.
 
-    Second line: `faulthandler` writes all stacks to standard error, without the interpreter, where the thread does not
-    get it: after `HELD - REARM` to `HELD` limits. It has one timer in a process; an author who uses
-    `dump_traceback_later` shares it with us.
+    Where the thread does not get the interpreter, the second line tells: after `HELD - REARM` to `HELD` limits.
     """
 
     def __init__(self, telling: Telling, limit: float = LIMIT) -> None:
@@ -52,10 +48,9 @@ class StallGuard:
         """Whether the thread must be roused to see a step."""
         self._telling = telling
         self._closed = False
-        self._armed = 0.0
         self._roused = threading.Event()
         self._loop_thread = threading.get_ident()
-        self._stream = _with_descriptor(sys.stderr)
+        self._second = SecondLine(HELD * limit)
         self._thread = threading.Thread(target=self._watch, name="kepm.stall", daemon=True)
 
     def call(self, what: object, function: Callable[..., T], *args: Any) -> T:
@@ -82,7 +77,7 @@ class StallGuard:
     def rouse(self) -> None:
         """Have the thread watch. The second line is armed here: once a step holds the interpreter it is too late."""
         self.asleep = False
-        self._arm(time.monotonic())
+        self._second.put_off()
         self._roused.set()
 
     def start(self) -> None:
@@ -95,14 +90,7 @@ class StallGuard:
         self._roused.set()
         # It may be writing where nobody reads.
         self._thread.join(1.0)
-        faulthandler.cancel_dump_traceback_later()
-
-    def _arm(self, now: float) -> None:
-        if self._stream is None:
-            return
-        self._armed = now
-        with suppress(RuntimeError, OSError, ValueError):  # no thread, or no such file any more
-            faulthandler.dump_traceback_later(HELD * self.limit, file=self._stream)
+        self._second.close()
 
     def _watch(self) -> None:
         looked, due = 0.0, self.limit
@@ -120,28 +108,21 @@ class StallGuard:
                     while due <= now - since:
                         due *= AGAIN
                 rest = min(rest, max(since + due - now, 0.0))
-            if now - self._armed >= REARM * self.limit:
-                self._arm(now)
+            if now - self._second.since >= REARM * self.limit:
+                self._second.put_off()
             self._roused.wait(rest)
             self._roused.clear()
 
     def _sleep(self) -> None:
         self.asleep = True
         if self.what is None and not self._closed:  # What began before that line does not rouse us.
-            faulthandler.cancel_dump_traceback_later()
+            self._second.call_off()
             self._roused.wait()
         self.asleep = False
         self._roused.clear()
 
     def _look(self, what: object, since: float, seconds: float) -> None:
-        place = place_of(sys._current_frames().get(self._loop_thread))
+        frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]  a documented name, for debuggers
+        place = place_of(frames.get(self._loop_thread))
         if self.what is not None and self.since == since:  # Else the place is that of something later.
             self._telling.found(what, since, seconds, place)
-
-
-def _with_descriptor(stream: TextIO | None) -> TextIO | None:
-    """Return a stream that can be written to without the interpreter, or None."""
-    try:
-        return stream if stream is not None and stream.fileno() >= 0 else None
-    except (UnsupportedOperation, ValueError, AttributeError):
-        return None

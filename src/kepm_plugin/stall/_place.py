@@ -1,6 +1,5 @@
 """What a piece of an author's code is called, and where it is: words for those who look for it."""
 
-import functools
 import inspect
 import traceback
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any, Final
 FRAMES: Final = 30
 """Calls of a stack that are told, the innermost ones."""
 
-_OURS: Final = __name__.partition(".")[0]
+_BETWEEN: Final = {__name__.partition(".")[0], "anyio", "asyncio"}
 _HERE: Final = __name__.rpartition(".")[0]
 
 
@@ -21,7 +20,7 @@ class Place:
 
     lines: tuple[traceback.FrameSummary, ...]
     foreign: CodeType | None
-    """The outermost code in it that is not the framework's."""
+    """The outermost code in it that belongs neither to the framework nor to what runs tasks."""
 
     def __str__(self) -> str:
         return "".join(traceback.StackSummary.from_list(self.lines).format()).rstrip("\n")
@@ -39,7 +38,7 @@ def place_of(frame: FrameType | None) -> Place | None:
     if below < 0:
         return None
     outwards = [one for one in inner[:below] if not _is_edge(one)]
-    foreign = next((one.f_code for one in reversed(outwards) if not _is_ours(one.f_globals.get("__name__"))), None)
+    foreign = next((one.f_code for one in reversed(outwards) if not _is_between(one.f_globals.get("__name__"))), None)
     return Place(tuple(_lines(outwards[:FRAMES])), foreign)
 
 
@@ -55,25 +54,23 @@ def _lines(frames: list[FrameType]) -> Iterator[traceback.FrameSummary]:
         yield traceback.FrameSummary(code.co_filename, frame.f_lineno or 0, code.co_name, lookup_line=False)
 
 
-def _is_ours(module: object) -> bool:
-    return isinstance(module, str) and module.partition(".")[0] == _OURS
+def _is_between(module: object) -> bool:
+    return isinstance(module, str) and module.partition(".")[0] in _BETWEEN
 
 
 def name_of(what: Any, place: Place | None = None) -> str:
     """Return a function's or coroutine's name with its file and line, as in `Scan.handle (scan.py, line 7)`.
 
-    Where that would be the framework's own, such as a decoder, and the place is known, it is the author's code there.
+    Where that would be what stands between us and the author, such as a decoder or the start of a task, and the place
+    is known, it is the author's code there.
     """
-    while isinstance(what, functools.partial):
-        what = what.func
-    if place is not None and place.foreign is not None and _is_ours(getattr(what, "__module__", None)):
+    between = inspect.iscoroutine(what) or _is_between(getattr(what, "__module__", None))
+    if between and place is not None and place.foreign is not None:
         return _with_place(_short(place.foreign.co_qualname), place.foreign)
-    owner = getattr(what, "__self__", None)
-    name = getattr(what, "__qualname__", None) or type(what).__qualname__
-    if inspect.ismethod(what):
-        # An inherited method is named by the class that runs it.
-        kind = owner if isinstance(owner, type) else type(owner)
-        name = f"{kind.__qualname__}.{what.__name__}"
+    if inspect.ismethod(what):  # An inherited one is named by the class that runs it.
+        name = f"{type(what.__self__).__qualname__}.{what.__name__}"
+    else:
+        name = getattr(what, "__qualname__", None) or type(what).__qualname__
     plain = inspect.unwrap(what) if callable(what) else what
     return _with_place(_short(name), getattr(plain, "__code__", None) or getattr(plain, "cr_code", None))
 

@@ -1,7 +1,7 @@
 """An author's coroutine, step by step under the guard; and the tasks that it starts."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
@@ -50,11 +50,8 @@ class _Steps(Coroutine[Any, Any, T]):
     def close(self) -> None:
         self._guard.call(self._what, self._inner.close)
 
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
     def __await__(self) -> Generator[Any, Any, T]:
-        return self  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+        return self  # pyright: ignore[reportReturnType]  awaiting takes no more than `__next__` and these
 
     def __getattr__(self, name: str) -> Any:
         # Its name, code and state, for what tells tasks apart, and for anyio, which asks whether one has begun.
@@ -72,9 +69,13 @@ def watched(function: Callable[..., Awaitable[T]], *args: Any, what: object = No
     guard = _current.get()
     if guard is None:
         return function(*args)
-    awaitable = function(*args)
-    inner = awaitable if isinstance(awaitable, CoroutineType) else _awaiting(awaitable)
+    awaitable: Any = function(*args)
+    inner = awaitable if _is_coroutine(awaitable) else _awaiting(awaitable)
     return _Steps(guard, inner, what or function)
+
+
+def _is_coroutine(value: object) -> bool:
+    return isinstance(value, CoroutineType)
 
 
 async def _awaiting(awaitable: Awaitable[T]) -> T:
@@ -113,7 +114,7 @@ def _tasks_of(guard: StallGuard) -> Generator[None]:
     before: Any = loop.get_task_factory()
 
     def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
-        if guard.what is not None and isinstance(coroutine, CoroutineType):
+        if guard.what is not None and _is_coroutine(coroutine):
             coroutine = _Steps[Any](guard, coroutine, coroutine)
         if before is not None:
             return before(loop, coroutine, **options)

@@ -126,7 +126,7 @@ async def test_connect_5_says_who_and_how_and_for_how_long(scripted: Any, inbox:
     async with scripted.session("5", inbox, clean=clean, session_expiry=600) as (link, peer):
         expiry = b"" if clean else b"\x11" + struct.pack("!I", 600)
         properties = expiry + b"\x21" + struct.pack("!H", 512)
-        assert peer.connect == b"\0\x04MQTT\x05" + bytes([flags]) + b"\0\x3c" + bytes([len(properties)]) + (
+        assert peer.connect == b"\0\x04MQTT\x05" + bytes([flags]) + b"\0\x4b" + bytes([len(properties)]) + (
             properties + b"\0\x01P"
         )
         assert link.version == "5"

@@ -297,7 +297,7 @@ async def test_a_reset_is_a_loss(scripted: Any, inbox: Any, version: Version) ->
         reset(peer.writer)
         with anyio.fail_after(5):
             assert "connection" in await link.lost()
-        assert link.ending == "broken"
+        assert link.ending == "reset"
 
 
 async def test_a_broker_that_answers_no_ping_is_lost(scripted: Any, inbox: Any) -> None:
