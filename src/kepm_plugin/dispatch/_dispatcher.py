@@ -75,7 +75,7 @@ class Dispatcher:
         self._window = window
 
         def send_soon(publication: Publication) -> None:
-            run_soon(lambda: answer(publication, None))
+            run_soon(lambda: answer(publication, None, None))
 
         self._outcomes = Outcomes(plugin.id, responses, store, answer, contract, self._trouble, redact, window)
         self._tickets = Tickets(store, self._outcomes, contract, send, send_soon)

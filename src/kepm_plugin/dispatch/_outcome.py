@@ -9,7 +9,7 @@ from typing import Any
 from kepm_plugin.contract import Contract
 from kepm_plugin.errors import BadTopic, PayloadMismatch, Rejected, Retry, StoreError
 from kepm_plugin.message import Publication, Received, correlation_of, encode_json
-from kepm_plugin.store import Store
+from kepm_plugin.store import Keep, Store
 from kepm_plugin.topics import covers
 
 from ._call import Failure, TimedOut, attempted
@@ -206,8 +206,17 @@ class Outcomes:
         """Send the answer of a command whose handler still runs, and will end the message."""
         payload = self._payload(correlation, work.received, result)
         self._window.answered(work.seen, payload)
-        if (publication := self.response(lane, work, payload)) is not None:
-            self.ends.answer(publication, None)
+        if (publication := self.response(lane, work, payload)) is None:
+            return
+        if work.id is None:
+            self.ends.answer(publication, None, None)
+            return
+
+        def write(answers: Sequence[Publication] = ()) -> list[int]:
+            return self._store.keep([(Keep.ANSWER, answer) for answer in answers])
+
+        # As the end of nothing: the message's own comes later.
+        self.ends.write(Work(work.received), publication, write, 0)
 
     def answer_late(self, lane: Lane, work: Work, correlation: object, result: object) -> None:
         """End a command by its ticket."""
@@ -243,7 +252,7 @@ class Outcomes:
         number = work.id
         if number is None:
             if publication is not None:
-                self.ends.answer(publication, None)
+                self.ends.answer(publication, None, None)
             self.ends.acknowledge(work)
             return
 
