@@ -422,6 +422,7 @@ class StoreMachine(RuleBasedStateMachine):
     def holds_what_it_must(self) -> None:
         assert self.store.unfinished_count() == len(self.journalled)
         assert dict(self.store.kept()) == self.kept
+        assert self.store.kept_count() == len(self.kept)
         assert [(letter.received, letter.reason) for letter in self.store.dead_letters()] == self.dead
         assert self.store.dead_letters_dropped() == self.dropped
 

@@ -150,7 +150,7 @@ async def test_what_is_too_old_is_dropped_at_a_connect_and_counted_but_answers_a
             now.now += 2
             if not restart:
                 first = Wire(in_flight_maximum=0)
-                assert disk.outbox.attach(first) == 10
+                assert (disk.outbox.attach(first), len(disk.outbox)) == (10, 2)
                 disk.outbox.detach()
                 disk.outbox.attach(wire)
                 await settled()
@@ -170,10 +170,10 @@ async def test_what_was_sent_and_not_acknowledged_becomes_too_old_as_well(tmp_pa
         async with on_disk(store) as disk:
             disk.outbox.attach(first)
             await disk.put("a", "b")
-            first.acknowledge()
-            disk.outbox.detach()
             now.now += 8 * DAY
             await disk.put("c")
+            first.acknowledge()
+            disk.outbox.detach()
             assert disk.outbox.attach(second) == 1, "the acknowledged one is none that was dropped"
     assert second.sent == [b"c"]
 
@@ -247,6 +247,23 @@ async def test_while_the_disk_is_full_publications_go_out_over_the_link_in_order
 
 
 @on_asyncio
+async def test_a_disk_that_is_full_is_still_read_and_nothing_overtakes_what_lies_on_it(
+    tmp_path: Path, small_window: None
+) -> None:
+    wire = Wire(in_flight_maximum=1)
+    with open_store(tmp_path) as store:
+        async with on_disk(store) as disk:
+            await disk.put(*range(10))
+            with full_disk(tmp_path):
+                disk.put_soon(10, 11)
+                disk.outbox.attach(wire)
+                for _ in range(12):
+                    await settled()
+                    wire.acknowledge()
+                assert wire.sent == numbers(range(12))
+
+
+@on_asyncio
 async def test_what_was_sent_without_being_written_is_written_after_a_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,7 +301,7 @@ async def test_what_cannot_be_read_is_read_later(
         mend = refusing(store, monkeypatch, "kept")
         disk.outbox.attach(wire)
         await settled()
-        assert (wire.sent, disk.troubles) == (numbers(range(4)), ["cannot read: EIO"])
+        assert (wire.sent, set(disk.troubles)) == (numbers(range(4)), {"cannot read: EIO"})
         mend()
         await anyio.sleep(1.1)
         assert (wire.sent, disk.troubles[-1]) == (numbers(range(10)), None)
