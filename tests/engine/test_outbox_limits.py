@@ -280,7 +280,7 @@ async def test_what_was_sent_without_being_written_is_written_after_a_loss(
             assert disk.kept() == [b"a", b"b", b"c", b"d"]
 
 
-def refusing(store: Store, monkeypatch: pytest.MonkeyPatch, method: str) -> Callable[[], None]:
+def refusing(store: Store, method: str) -> Callable[[], None]:
     """Let a method of the store fail until what is returned is called."""
 
     def fail(*_: object) -> None:
@@ -292,13 +292,11 @@ def refusing(store: Store, monkeypatch: pytest.MonkeyPatch, method: str) -> Call
 
 
 @on_mock_clock
-async def test_what_cannot_be_read_is_read_later(
-    store: Store, monkeypatch: pytest.MonkeyPatch, small_window: None
-) -> None:
+async def test_what_cannot_be_read_is_read_later(store: Store, small_window: None) -> None:
     wire = Wire(at_once=True)
     async with on_disk(store) as disk:
         await disk.put(*range(10))
-        mend = refusing(store, monkeypatch, "kept")
+        mend = refusing(store, "kept")
         disk.outbox.attach(wire)
         await settled()
         assert (wire.sent, set(disk.troubles)) == (numbers(range(4)), {"cannot read: EIO"})
@@ -308,11 +306,27 @@ async def test_what_cannot_be_read_is_read_later(
 
 
 @on_mock_clock
-async def test_ages_that_cannot_be_read_drop_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_cannot_be_written_does_not_overtake_what_cannot_be_read(store: Store, small_window: None) -> None:
+    wire = Wire(at_once=True)
+    async with on_disk(store) as disk:
+        await disk.put(*range(10))
+        mend = [refusing(store, method) for method in ("keep", "kept")]
+        disk.put_soon(10)
+        disk.outbox.attach(wire)
+        await settled()
+        assert wire.sent == numbers(range(4))
+        for each in reversed(mend):
+            each()
+        await anyio.sleep(1.1)
+        assert wire.sent == numbers(range(11))
+
+
+@on_mock_clock
+async def test_ages_that_cannot_be_read_drop_nothing(store: Store) -> None:
     wire = Wire(at_once=True)
     async with on_disk(store) as disk:
         await disk.put("a")
-        mend = refusing(store, monkeypatch, "expire")
+        mend = refusing(store, "expire")
         assert disk.outbox.attach(wire) == 0
         mend()
         await anyio.sleep(1.1)
@@ -334,10 +348,10 @@ async def test_at_the_end_what_can_be_written_is_and_the_rest_is_told(store: Sto
 
 
 async def test_at_the_end_what_a_broken_disk_does_not_take_is_told_too(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store,
 ) -> None:
     async with on_disk(store) as disk:
-        mend = refusing(store, monkeypatch, "keep")
+        mend = refusing(store, "keep")
         disk.put_soon("a", "b")
         assert disk.outbox.close() == 2
         mend()

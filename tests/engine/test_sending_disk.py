@@ -1,7 +1,8 @@
 """A plugin whose publications wait on disk: across runs, with its log records, and at its end."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from shutil import copytree
 from typing import ClassVar, Literal
@@ -164,6 +165,31 @@ async def test_records_of_an_outage_survive_it_in_order(tmp_path: Path) -> None:
     start = messages.index("plugin.starting")
     assert start > messages.index("meanwhile 249"), "those of the earlier run come first"
     assert [each.get("state") for each in world.on(LOGGER_TOPIC)[:start]][-1] == "stopped", "to the last one"
+
+
+async def test_records_for_which_there_was_no_time_at_the_end_are_left_to_the_next_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kepm_plugin.runtime._serve.FLUSH", 0.0)
+
+    class Late(Keeping):
+        id = "P"
+
+        @asynccontextmanager
+        async def lifespan(self) -> AsyncGenerator[None]:
+            yield
+            for number in range(250):
+                log.warning("closing %d", number)
+
+    with memory_store() as store:
+        world = World(Late, store=store)
+        async with world.running():
+            await world.served()
+            world.stop()
+            await world.ended()
+        left = [each for each in kept(store, LOGGER_TOPIC) if b"closing" in each]
+    assert len(left) >= 150, "what had not left the pipe"
+    assert b"closing 249" in left[-1]
 
 
 async def test_while_there_is_a_link_records_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -207,7 +207,9 @@ class Disk:
             self._unwritten.popleft()
             self._weigh(entry, -1)
             self.add(entry)
-            entry.save()
+            entry.safe = True
+            if entry.saved is not None:
+                entry.saved()
         if self._unwritten:
             self._work.set()
 
