@@ -155,6 +155,15 @@ def test_the_journal_can_be_read_in_parts_from_a_number_on(store: Store) -> None
     assert store.read_from(ids[4] + 1, 2) == []
 
 
+def test_kept_publications_are_read_in_parts_of_a_bounded_size(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kepm_plugin.store._kept.PART_BYTES", 500)
+    large = Publication("t", bytes(500))
+    ids = store.keep([(Keep.PUBLICATION, each) for each in (ANSWER, ANSWER, ANSWER, large, large)])
+    assert [number for number, _ in store.kept(ids[0], 2)] == ids[:2]
+    assert [number for number, _ in store.kept(ids[2], 9)] == ids[2:4]
+    assert [number for number, _ in store.kept(ids[4], 9)] == ids[4:]
+
+
 def test_the_oldest_dead_letters_go_and_are_counted_across_runs(folder: Path) -> None:
     limits = Limits(dead_letters=3)
     with open_store(folder, limits=limits) as store:
@@ -648,6 +657,7 @@ class StoreMachine(RuleBasedStateMachine):
         known = {id for id in self.journalled if id not in self.put_back}  # noqa: A001
         assert {row.id for row in self.store.read_from(0, 99)} == known
         assert dict(self.store.kept()) == self.kept
+        assert self.store.kept_count() == len(self.kept)
         assert [(letter.received, letter.reason) for letter in self.store.dead_letters()] == self.dead
         assert self.store.dead_letters_dropped() == self.dropped
 

@@ -11,6 +11,7 @@ import pytest
 
 from kepm_plugin import Gap, Handler, Message, Plugin, Request, Settings
 from kepm_plugin.errors import AgentUnreachable, BadAgentAnswer, InstanceError, LinkLost, StoreError, UsageError
+from kepm_plugin.link import Deliver, Session
 from kepm_plugin.message import Publication, Received
 from kepm_plugin.store import Keep, memory_store, open_store
 from kepm_plugin.testing import MemoryAgent, hosted
@@ -289,16 +290,32 @@ async def test_a_link_that_cannot_be_restored_ends_the_run_with_its_own_error() 
 
 
 async def test_after_a_failed_attempt_the_brokers_address_is_read_again() -> None:
-    world = World(fresh())
+    failing = False
+
+    @asynccontextmanager
+    async def connect(client_id: str, deliver: Deliver, **given: Any) -> AsyncGenerator[Session]:
+        nonlocal failing
+        if failing:
+            failing = False
+            raise AgentUnreachable("nobody listens")
+        async with world.broker.connect(client_id, deliver, **given) as session:
+            yield session
+
+    def lose() -> None:
+        nonlocal failing
+        failing = True
+        world.broker.cut("P")
+
+    world = World(fresh(), connect=connect)
     async with world.running():
         await world.served()
         world.agent.system |= {"broker.host": "localhost", "broker.port": "9999"}
-        await world.reconnected(lambda: world.broker.cut("P"))
+        await world.reconnected(lose)
         world.agent.system["broker.port"] = "no port"
-        await world.reconnected(lambda: world.broker.cut("P"))
+        await world.reconnected(lose)
         world.agent.refusing = True
-        await world.reconnected(lambda: world.broker.cut("P"))
-    assert world.places == [("127.0.0.1", 8675), *[("localhost", 9999)] * 3]
+        await world.reconnected(lose)
+    assert world.places == [*[("127.0.0.1", 8675)] * 2, *[("localhost", 9999)] * 5]
 
 
 async def test_an_agent_without_settings_of_its_own_means_the_documented_address() -> None:

@@ -155,6 +155,12 @@ class World:
             while self.events[-len(events) :] != list(events):
                 await self._changed.wait()
 
+    async def until_up(self, count: int, within: float = 5) -> None:
+        """Return when there have been so many sessions."""
+        with anyio.fail_after(within):
+            while self.events.count("up") < count:
+                await self._changed.wait()
+
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         async with anyio.create_task_group() as tasks:

@@ -192,12 +192,11 @@ async def test_sessions_that_the_broker_closes_soon_one_after_the_other_are_a_ta
     sessions = [Scripted() for _ in lived]
     world = World(*sessions, Scripted())
     async with world.running():
-        for session, seconds in zip(sessions, lived, strict=True):
-            await world.until("up", within=20)
+        for number, (session, seconds) in enumerate(zip(sessions, lived, strict=True)):
+            await world.until_up(number + 1, within=20)
             await anyio.sleep(seconds)
             session.cut("closed", "closed")
-            await world.until("down: closed")
-        await world.until("up", within=30)
+        await world.until_up(len(sessions) + 1, within=30)
     # A takeover once it is one: a session that lived for 50 s has not outlived the other client's patience either.
     assert [event for event in world.events if event not in ("up", "down: closed")] == [GUESSED] * 3
     assert [bound for _, bound in world.random.bounds] == [0] * 7 + [5, 10, 20]
@@ -214,12 +213,11 @@ async def test_a_broker_that_restarts_often_is_no_takeover(between: str) -> None
         plan += [session, *failures]
     world = World(*plan, Scripted())
     async with world.running():
-        for session in sessions:
-            await world.until("up")
+        for number, session in enumerate(sessions):
+            await world.until_up(number + 1)
             await anyio.sleep(11 if between == "a session held" else 0)
             session.cut("gone", "reset" if between == "a reset" else "closed")
-            await world.until("down: gone")
-        await world.until("up")
+        await world.until_up(steps + 1)
     assert max(bound for _, bound in world.random.bounds) <= 0.8
 
 
@@ -234,11 +232,10 @@ async def test_a_broker_that_closes_before_connack_in_between_is_there() -> None
         plan += [early, session]
     world = World(*plan, Scripted())
     async with world.running():
-        for session in sessions:
-            await world.until("up")
+        for number, session in enumerate(sessions):
+            await world.until_up(number + 1)
             session.cut("closed", "closed")
-            await world.until("down: closed")
-        assert world.events[-2:] == [GUESSED, "down: closed"]
+        await world.until(GUESSED, "down: closed")
 
 
 @on_mock_clock

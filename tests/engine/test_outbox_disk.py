@@ -181,10 +181,22 @@ async def test_what_is_to_go_first_does(store: Store, small_window: None) -> Non
     assert wire.sent == [b"stopping", b"stopped", *numbers(range(10))]
 
 
+async def test_as_many_are_in_flight_as_the_broker_allows_whether_they_are_in_the_window_or_not(
+    store: Store, small_window: None
+) -> None:
+    wire = Wire(in_flight_maximum=8)
+    async with on_disk(store) as disk:
+        await disk.put(*range(10))
+        disk.outbox.attach(wire)
+        await settled()
+        assert wire.sent == numbers(range(8))
+
+
 async def test_after_a_loss_what_was_not_acknowledged_goes_first(store: Store, small_window: None) -> None:
     first, second = Wire(in_flight_maximum=3), Wire(at_once=True)
     async with on_disk(store) as disk:
         await disk.put(*range(10))
+        assert len(disk.outbox) == 10
         disk.outbox.attach(first)
         await settled()
         first.acknowledge(2)

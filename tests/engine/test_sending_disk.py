@@ -1,7 +1,8 @@
 """A plugin whose publications wait on disk: across runs, with its log records, and at its end."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from shutil import copytree
 from typing import ClassVar, Literal
@@ -65,8 +66,10 @@ def kept(store: Store, topic: str = "P/Findings") -> list[bytes]:
 async def test_what_was_published_during_an_outage_is_sent_by_the_next_run_before_anything_new(tmp_path: Path) -> None:
     async with hosted(P, data_dir=tmp_path) as host:
         host.broker.kill()
-        for number in range(50):
+        for number in range(49):
             await host.plugin.finding.publish(number)
+        host.plugin.finding.publish_soon(49)
+        await anyio.wait_all_tasks_blocked()
         await host.stop()
         assert host.published("Findings") == []
     async with hosted(P, data_dir=tmp_path) as host:
@@ -159,7 +162,34 @@ async def test_records_of_an_outage_survive_it_in_order(tmp_path: Path) -> None:
             assert kept(store, LOGGER_TOPIC) == []
     assert logged(world) == [*(f"meanwhile {number}" for number in range(250)), "after"]
     messages = [each["message"] for each in world.on(LOGGER_TOPIC)]
-    assert messages.index("plugin.starting") > messages.index("meanwhile 249"), "those of the earlier run come first"
+    start = messages.index("plugin.starting")
+    assert start > messages.index("meanwhile 249"), "those of the earlier run come first"
+    assert [each.get("state") for each in world.on(LOGGER_TOPIC)[:start]][-1] == "stopped", "to the last one"
+
+
+async def test_records_for_which_there_was_no_time_at_the_end_are_left_to_the_next_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kepm_plugin.runtime._serve.FLUSH", 0.0)
+
+    class Late(Keeping):
+        id = "P"
+
+        @asynccontextmanager
+        async def lifespan(self) -> AsyncGenerator[None]:
+            yield
+            for number in range(250):
+                log.warning("closing %d", number)
+
+    with memory_store() as store:
+        world = World(Late, store=store)
+        async with world.running():
+            await world.served()
+            world.stop()
+            await world.ended()
+        left = [each for each in kept(store, LOGGER_TOPIC) if b"closing" in each]
+    assert len(left) >= 150, "what had not left the pipe"
+    assert b"closing 249" in left[-1]
 
 
 async def test_while_there_is_a_link_records_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,6 +246,7 @@ async def test_a_full_disk_degrades_the_plugin_and_when_it_has_room_records_are_
                 await world.until(lambda: world.states()[-1] == "degraded")
                 assert "cannot keep publications in" in world.on("P/Status")[-1]["reason"]
                 assert world.on("P/Findings") == [0, 1], "the link has brought it"
+                await anyio.wait_all_tasks_blocked()  # until no record is under way
                 await lost(world)
                 log.warning("meanwhile")
                 await anyio.wait_all_tasks_blocked()

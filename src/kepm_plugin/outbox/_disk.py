@@ -59,6 +59,7 @@ class Disk:
         self._window_bytes = 0
         self._unread = store.kept_count()  # of those on disk that are not in memory
         self._unread_from: int = 1  # their lowest number, or less
+        self._unreadable = False  # it went wrong since the last attempt
         self._callbacks: dict[int, Callable[[], None]] = {}  # of those that are not in memory
         self._unwritten: deque[Entry] = deque()
         self._unwritten_bytes = 0  # of their payloads
@@ -71,8 +72,6 @@ class Disk:
         """Why the last attempt to use the file went wrong; empty where it did not."""
         self.last: int = store.kept_last()
         """The highest number so far."""
-        if self._unread:
-            self._work.set()
 
     def __len__(self) -> int:
         return len(self._window) + self._unread + len(self._unwritten)
@@ -127,12 +126,12 @@ class Disk:
             self._callbacks[self.last] = entry.acknowledged
 
     def take(self) -> Entry | None:
-        """Return the entry that is sent next; None where there is none, or it has to be read first."""
+        """Return the entry that is sent next; None where there is none, or it cannot be read."""
+        if not self._window and not self._unreadable:
+            self._attempt(self._read)
         if self._window:
             entry = self._window.popleft()
             self._window_bytes -= entry.size
-            if self._must_read():
-                self._work.set()
             return entry
         if self.failing and self._unwritten and not self._unread:
             entry = self._unwritten.popleft()
@@ -150,10 +149,7 @@ class Disk:
         self.write_all()  # What is acknowledged and not yet forgotten is not too old.
         ids: set[int] = set()
         if not self.failing:
-            try:
-                ids.update(self._store.expire())
-            except StoreError as exc:
-                self._fail(exc)
+            self._attempt(lambda: ids.update(self._store.expire()))
         if ids:
             self._unread -= sum(1 for id in ids if id >= self._unread_from) if self._unread else 0  # noqa: A001
             self._window = deque(entry for entry in self._window if entry.id not in ids)
@@ -178,24 +174,23 @@ class Disk:
 
     def _try(self) -> bool:
         """Write a batch, read a part; tell whether the file could be used."""
-        try:
-            self._write()
-            self._read()
-        except StoreError as exc:
-            self._fail(exc)
-        else:
-            if self.failing:
-                self.failing = ""
-                self._trouble(None)
+        before, self.failing, self._unreadable = self.failing, "", False
+        self._attempt(self._write)
+        self._attempt(self._read)  # A disk that is full can still be read.
+        if before and not self.failing:
+            self._trouble(None)
         self.attempt.set()
         self.attempt = anyio.Event()
         self._moved()
         return not self.failing
 
-    def _fail(self, error: StoreError) -> None:
-        self.failing = str(error)
-        self._work.set()
-        self._trouble(self.failing)
+    def _attempt(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except StoreError as exc:
+            self.failing = str(exc)
+            self._work.set()
+            self._trouble(self.failing)
 
     def _write(self) -> None:
         batch, size = list[Entry](), 0
@@ -212,21 +207,25 @@ class Disk:
             self._unwritten.popleft()
             self._weigh(entry, -1)
             self.add(entry)
-            entry.save()
+            entry.safe = True
+            if entry.saved is not None:
+                entry.saved()
         if self._unwritten:
             self._work.set()
 
-    def _must_read(self) -> bool:
-        return self._unread > 0 and len(self._window) <= WINDOW // 2 and self._window_bytes <= WINDOW_BYTES // 2
-
     def _read(self) -> None:
-        while self._must_read():
+        """Fill at least half of the window, once it is empty."""
+        if self._window:
+            return
+        self._unreadable = True
+        while self._unread and len(self._window) <= WINDOW // 2 and self._window_bytes <= WINDOW_BYTES // 2:
             rows = self._store.kept(self._unread_from, PART)
             for number, publication in rows:
                 self._window.append(self._entry(number, publication))
                 self._window_bytes += len(publication.payload)
                 self._unread_from = number + 1
             self._unread = self._unread - len(rows) if rows else 0
+        self._unreadable = False
 
     def _entry(self, number: int, publication: Publication) -> Entry:
         return Entry(publication, 0.0, acknowledged=self._callbacks.pop(number, None), id=number, safe=True)

@@ -44,9 +44,3 @@ class Entry:
     def size(self) -> int:
         """Bytes of its payload."""
         return len(self.publication.payload)
-
-    def save(self) -> None:
-        """Note that it is safe."""
-        self.safe = True
-        if self.saved is not None:
-            self.saved()

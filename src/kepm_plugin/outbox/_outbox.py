@@ -118,8 +118,11 @@ class Outbox:
             entry.kind = kind
         queued = wait == "queued" and self._has_room(entry)
         if queued:
+            if entry.kind is None:
+                self._pipeline.append(entry)
+                return
             self._append(entry)
-            if entry.kind is None or await self._is_written(entry):
+            if await self._is_written(entry):
                 return
         done = anyio.Event()
         if wait == "acknowledged":
@@ -233,7 +236,7 @@ class Outbox:
     # --- small parts --------------------------------------------------------------------------------------------------
 
     def _has_room(self, entry: Entry) -> bool:
-        if self._disk is not None and self._goes_to_disk(entry):
+        if entry.kind is not None and self._disk is not None and self._goes_to_disk(entry):
             # One batch of records may go beyond: who brings them has asked before.
             return entry.kind is Keep.RECORD or self._disk.has_room(Keep.PUBLICATION, entry.publication)
         size = len(entry.publication.payload)
@@ -241,7 +244,7 @@ class Outbox:
 
     def _goes_to_disk(self, entry: Entry) -> bool:
         # While there is a link a record is on its way at once, and writing each one down would wear out disks.
-        return entry.kind is not None and (entry.kind is not Keep.RECORD or self._pipeline.session is None)
+        return entry.kind is not Keep.RECORD or self._pipeline.session is None
 
     def _held(self, entry: Entry) -> tuple[int, int]:
         if self._disk is not None and entry.kind is not None:

@@ -158,8 +158,11 @@ class Pipeline:
             return
         del self._in_flight[entry]
         if entry.id is None:
-            self._forget(entry)
-            entry.save()
+            self.count -= 1
+            self.size -= len(entry.publication.payload)
+            entry.safe = True
+            if entry.saved is not None:
+                entry.saved()
         elif self.disk is not None:
             self.disk.sent(entry.id)
         if entry.acknowledged is not None:

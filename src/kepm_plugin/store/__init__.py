@@ -185,8 +185,8 @@ class Store:
         """
         return self._kept.exchange(batch, sent) if batch or sent else []
 
-    def has_room(self, kind: Keep, count: int = 1, size: int = 0) -> bool:
-        """Tell whether so many more, of so many bytes together, are within the limits of their kind."""
+    def has_room(self, kind: Keep, count: int, size: int) -> bool:
+        """Tell whether so many more, of so many bytes together, are within the limits of a kind, which has some."""
         return self._kept.has_room(kind, count, size)
 
     def kept(self, from_id: int = 0, limit: int = -1) -> list[tuple[int, Publication]]:

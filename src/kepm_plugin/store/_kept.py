@@ -59,9 +59,7 @@ class Kept:
             return int(db.execute(tables.KEPT_LAST).fetchone()[0])
 
     def has_room(self, kind: Keep, count: int, size: int) -> bool:
-        """Tell whether so many more, of so many bytes together, are within the limits of their kind."""
-        if kind not in self._limits:
-            return True
+        """Tell whether so many more, of so many bytes together, are within the limits of a kind, which has some."""
         held, held_size = self.totals.get(kind, (0, 0))
         limit, limit_size = self._limits[kind]
         return held + count <= limit and held_size + size <= limit_size
