@@ -49,6 +49,8 @@ class World:
     """After so many boundaries the process is killed; 0 never."""
     tickets: list[str] = field(default_factory=list[str])
     runs: int = 0
+    cut_short: int = 0
+    """Kills between the count of a delivery and its begin."""
 
     @property
     def in_trouble(self) -> bool:
@@ -200,6 +202,7 @@ class Process:
     def kill(self, where: str) -> None:
         """End as `kill -9` does: what is on disk at this moment is what the next run finds."""
         self.alive, self.killed_at = False, where
+        self.world.cut_short += where in ("after: count a delivery", "a handler begins")
         self.left = self.folder.with_name(f"{self.folder.name}+")
         self.left.mkdir(mode=0o700)
         for name in (FILE, f"{FILE}-wal"):

@@ -66,15 +66,18 @@ class Outcomes:
 
         Where that one is in memory alone, a kill would lose both: this one is then kept until that one has ended.
         """
-        if work.received.qos and not seen.safe:
-            if len(seen.behind) >= LIMIT:
-                self.counters.refused += 1
-                return
-            seen.behind.append(lambda: self._finish(lane, work, None))
+        if seen.safe or not work.received.qos:
+            self._end_repeated(lane, work, seen.answer)
+        elif len(seen.behind) < LIMIT:
+            # What is in the journal was promised an answer that survives a kill; for others one will do.
+            seen.behind.append(lambda: self._end_repeated(lane, work, None if work.id is None else seen.answer))
+        else:
+            self.counters.refused += 1
+
+    def _end_repeated(self, lane: Lane, work: Work, answer: bytes | None) -> None:
         self.counters.duplicates += 1
         log.info("message.duplicate", extra=self._where(lane, work))
-        if seen.safe or not work.received.qos:
-            self._finish(lane, work, seen.answer)
+        self._finish(lane, work, answer)
 
     def crashed(self, lane: Lane, work: Work) -> None:
         """End a message that has ended the process so often that it is not handled again."""
