@@ -1,14 +1,13 @@
 """Mutants: the framework with one mistake each. Whoever reads the table sees what the machine is able to notice."""
 # pyright: reportPrivateUsage=false
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from kepm_plugin.dispatch import Dispatcher
-from kepm_plugin.dispatch._delivery import Delivery
-from kepm_plugin.dispatch._ends import Ends
+from kepm_plugin.dispatch import Dispatcher, _delivery
 from kepm_plugin.dispatch._intake import Intake
 from kepm_plugin.dispatch._lane import Lane
 from kepm_plugin.dispatch._outcome import Outcomes
@@ -18,10 +17,15 @@ from kepm_plugin.link import Session
 from kepm_plugin.message import Received
 from kepm_plugin.outbox._pipeline import Pipeline
 from kepm_plugin.runtime._uplink import Uplink
-from kepm_plugin.store import Store, _journal
+from kepm_plugin.store import Store
 
 Patch = pytest.MonkeyPatch
 Mutation = Callable[[Patch], None]
+
+
+def nothing(*_: Any, **__: Any) -> Any:
+    """In the place of what is left out."""
+    return None
 
 
 # --- acknowledging ----------------------------------------------------------------------------------------------------
@@ -44,7 +48,7 @@ def before_the_commit(patch: Patch) -> None:
         for each in arrived:
             if each.received.qos:
                 each.acknowledge([each.received.mid])
-        take(self, [type(each)(each.lane, each.received, lambda _: None) for each in arrived])
+        take(self, [type(each)(each.lane, each.received, nothing) for each in arrived])
 
     patch.setattr(Intake, "take", acknowledge_and_take)
 
@@ -65,13 +69,16 @@ def never(patch: Patch) -> None:
     take = Intake.take
 
     def take_alone(self: Any, arrived: Any) -> None:
-        take(self, [type(each)(each.lane, each.received, lambda _: None) for each in arrived])
+        take(self, [type(each)(each.lane, each.received, nothing) for each in arrived])
 
     patch.setattr(Intake, "take", take_alone)
 
 
 def a_repetition_at_once(patch: Patch) -> None:
-    patch.setattr(Seen, "safe", property(lambda _: True, lambda *_: None))
+    def always(_: Any) -> bool:
+        return True
+
+    patch.setattr(Seen, "safe", property(always, nothing))
 
 
 # --- receiving --------------------------------------------------------------------------------------------------------
@@ -89,7 +96,10 @@ def raising_receive(patch: Patch) -> None:
 
 
 def waiting_ones_handled_twice(patch: Patch) -> None:
-    patch.setattr(Lane, "forget_unacknowledged", lambda _: [])
+    def none(_: Any) -> list[Any]:
+        return []
+
+    patch.setattr(Lane, "forget_unacknowledged", none)
 
 
 def postponed_ones_still_known(patch: Patch) -> None:
@@ -97,7 +107,7 @@ def postponed_ones_still_known(patch: Patch) -> None:
 
     def without_forgetting(self: Any, present: bool) -> None:
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(Window, "forget", lambda *_: None)
+            inner.setattr(Window, "forget", nothing)
             new_session(self, present)
 
     patch.setattr(Dispatcher, "new_session", without_forgetting)
@@ -108,29 +118,11 @@ def postponed_ones_still_known(patch: Patch) -> None:
 
 def done_without_the_answer(patch: Patch) -> None:
     finish = Store.finish
-    patch.setattr(Store, "finish", lambda self, id, answers=(): finish(self, id))  # noqa: A006
 
+    def without_answers(self: Any, number: int, answers: Any = ()) -> list[int]:
+        return finish(self, number)
 
-def written_later_without_the_answer(patch: Patch) -> None:
-    write_again = Ends.write_again
-
-    def without_answers(self: Any) -> bool:
-        for end in self._unwritten:
-            end.answer = None
-        return write_again(self)
-
-    patch.setattr(Ends, "write_again", without_answers)
-
-
-def early_answer_in_memory_alone(patch: Patch) -> None:
-    early = Outcomes.answer_early
-
-    def unkept(self: Any, lane: Any, work: Any, correlation: object, result: object) -> None:
-        number, work.id = work.id, None
-        early(self, lane, work, correlation, result)
-        work.id = number
-
-    patch.setattr(Outcomes, "answer_early", unkept)
+    patch.setattr(Store, "finish", without_answers)
 
 
 def answer_forgotten_when_it_is_sent(patch: Patch) -> None:
@@ -147,14 +139,20 @@ def answer_forgotten_when_it_is_sent(patch: Patch) -> None:
 
 
 def failures_without_a_letter(patch: Patch) -> None:
-    patch.setattr(Store, "bury", lambda self, received, *, id=None, answers=(), **_: self.finish(id or 0, answers))  # noqa: A006
+    def finish(self: Any, received: Received, *, answers: Any = (), **options: Any) -> Any:
+        return self.finish(options["id"] or 0, answers)
+
+    patch.setattr(Store, "bury", finish)
 
 
 def deferred_ones_are_done(patch: Patch) -> None:
-    patch.setattr(Store, "defer", lambda self, ticket, id, received: self.finish(id or 0))  # noqa: A006
+    def finish(self: Any, ticket: str, number: int | None, received: Received) -> None:
+        self.finish(number or 0)
+
+    patch.setattr(Store, "defer", finish)
 
 
-def a_ticket_for_each_delivery(patch: Patch) -> None:
+def another_ticket(patch: Patch) -> None:
     give_out = Tickets.give_out
 
     def another_one(self: Any, caller: Any, work: Any) -> str:
@@ -182,7 +180,7 @@ def replayed_backwards(patch: Patch) -> None:
 
 
 def finished_ones_stay(patch: Patch) -> None:
-    patch.setattr("kepm_plugin.store.remove", lambda db, id: None)  # noqa: A006
+    patch.setattr("kepm_plugin.store.remove", nothing)
 
 
 def spilled_ones_are_skipped(patch: Patch) -> None:
@@ -205,14 +203,12 @@ def waiting_counts_as_a_delivery(patch: Patch) -> None:
 
 
 def dropped_by_content(patch: Patch) -> None:
-    from kepm_plugin.dispatch import _delivery
-
-    key_of = _delivery.key_of
+    key_of: Any = vars(_delivery)["key_of"]
 
     def by_content(lane: Any, received: Received, named: str | None) -> Any:
         return key_of(lane, received, named) or (lane.route.filter, repr(received.payload))
 
-    patch.setattr("kepm_plugin.dispatch._delivery.key_of", by_content)
+    patch.setattr(_delivery, "key_of", by_content)
 
 
 def failed_ones_still_known(patch: Patch) -> None:
@@ -220,7 +216,7 @@ def failed_ones_still_known(patch: Patch) -> None:
 
     def without_forgetting(self: Any, *args: Any, **options: Any) -> None:
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(Window, "forget", lambda *_: None)
+            inner.setattr(Window, "forget", nothing)
             bury(self, *args, **options)
 
     patch.setattr(Outcomes, "_bury", without_forgetting)
@@ -236,13 +232,34 @@ def postponed_ones_lose_their_place(patch: Patch) -> None:
     patch.setattr(Lane, "postpone", without_blocking)
 
 
-MUTANTS: dict[str, Mutation] = {
-    name: value
-    for name, value in list(globals().items())
-    if callable(value) and getattr(value, "__module__", None) == __name__
+@dataclass(frozen=True)
+class Mutant:
+    """A mistake, and the kind of plugin and broker with which it shows."""
+
+    mutate: Mutation
+    journal: bool = True
+    keeps: bool = True
+
+
+MUTANTS = {
+    "acknowledged on the connection that is there": Mutant(wrong_connection, journal=False),
+    "acknowledged before the commit": Mutant(before_the_commit),
+    "acknowledged before the handler": Mutant(before_the_handler, journal=False),
+    "never acknowledged": Mutant(never),
+    "a repetition of what is in memory alone is acknowledged at once": Mutant(a_repetition_at_once, journal=False),
+    "receive raises": Mutant(raising_receive),
+    "what waits is handled, and handled again when it is sent again": Mutant(waiting_ones_handled_twice, journal=False),
+    "what is sent again is taken for a repetition": Mutant(postponed_ones_still_known, journal=False),
+    "done in a commit without the answer": Mutant(done_without_the_answer, keeps=False),
+    "an answer is forgotten when it is sent": Mutant(answer_forgotten_when_it_is_sent),
+    "a failure leaves no dead letter": Mutant(failures_without_a_letter),
+    "deferred is done": Mutant(deferred_ones_are_done),
+    "another ticket at each delivery": Mutant(another_ticket),
+    "replayed backwards": Mutant(replayed_backwards),
+    "what is done stays in the journal": Mutant(finished_ones_stay),
+    "what does not fit in memory is skipped": Mutant(spilled_ones_are_skipped, keeps=False),
+    "given up after one delivery": Mutant(waiting_counts_as_a_delivery),
+    "a repetition by its content": Mutant(dropped_by_content),
+    "a repetition of what failed": Mutant(failed_ones_still_known),
+    "put off, and passed by others": Mutant(postponed_ones_lose_their_place),
 }
-
-
-def each() -> Iterator[Any]:
-    for name, mutation in MUTANTS.items():
-        yield pytest.param(mutation, id=name.replace("_", " "))

@@ -158,6 +158,9 @@ class Process:
     def _unhandled(self, _: object, context: dict[str, Any]) -> None:
         self.ledger.complain(f"the event loop says: {context.get('exception') or context['message']!r}")
 
+    def _unheard(self, _: object, context: dict[str, Any]) -> None:
+        """What goes wrong after the end is nobody's."""
+
     @property
     def counters(self) -> dict[str, int]:
         """What the dispatcher has counted."""
@@ -237,7 +240,7 @@ class Process:
         if self.alive and self.task.done():
             outcome = self.task.result()
             assert outcome.error is None, outcome
-        self.loop.set_exception_handler(lambda *_: None)
+        self.loop.set_exception_handler(self._unheard)
         self.task.cancel()
         self.loop.finish(self._end())
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
