@@ -17,8 +17,9 @@ from kepm_plugin.outbox import MAX_AGE
 from .clockwork import EPOCH
 from .ledger import Broken, Ledger, Sent
 from .network import CLIENT, Broker
-from .process import Disk, Process, World
+from .process import Process
 from .scripts import LANES
+from .world import Disk, World
 
 
 @dataclass(frozen=True)

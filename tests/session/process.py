@@ -1,16 +1,11 @@
 """One run of the plugin: the real parts, from the link to the file, until it stops, or is killed anywhere."""
 
-import atexit
-import json
 import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractAsyncContextManager, closing, contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import cache
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any, cast
 
 import anyio
@@ -27,67 +22,10 @@ from kepm_plugin.store import FILE, Store, open_store
 from kepm_plugin.testing import MemoryAgent
 
 from .clockwork import Clockwork
-from .ledger import Ledger, Sent
-from .network import CLIENT, Broker, Wire
+from .ledger import Sent
+from .network import CLIENT, Wire
 from .scripts import plugin
-
-
-@dataclass
-class World:
-    """What outlives a run."""
-
-    folder: Path
-    broker: Broker
-    ledger: Ledger
-    journal: bool
-    network: str = "well"
-    """Or `slow`: what the plugin sends is under way; `mute`: its publications are; `deaf`: no confirmation comes."""
-    disk_full: bool = False
-    patient: bool = True
-    """False ends all waiting of handlers."""
-    fuse: int = 0
-    """After so many boundaries the process is killed; 0 never."""
-    tickets: list[str] = field(default_factory=list[str])
-    runs: int = 0
-    cut_short: int = 0
-    """Kills between the count of a delivery and its begin."""
-
-    @property
-    def in_trouble(self) -> bool:
-        """Whether anything is not as it should be."""
-        return self.network != "well" or self.disk_full or not self.broker.up
-
-
-@dataclass(frozen=True)
-class Disk:
-    """What the file holds, as another process reads it."""
-
-    waiting: Counter[int]
-    """Messages in the journal that wait for a handler."""
-    tickets: dict[str, int]
-    dead: Counter[int]
-    crashed: Counter[int]
-
-    @classmethod
-    def of(cls, db: sqlite3.Connection) -> "Disk":
-        """Read it through a connection."""
-
-        def numbers(found: sqlite3.Cursor) -> Counter[int]:
-            return Counter(int(json.loads(properties)["number"]) for (properties,) in found)
-
-        tickets = db.execute("SELECT ticket, properties FROM journal WHERE ticket IS NOT NULL")
-        return cls(
-            numbers(db.execute("SELECT properties FROM journal WHERE ticket IS NULL")),
-            {ticket: int(json.loads(properties)["number"]) for ticket, properties in tickets},
-            numbers(db.execute("SELECT properties FROM dead")),
-            numbers(db.execute("SELECT properties FROM dead WHERE reason = 'crashed'")),
-        )
-
-    @classmethod
-    def read(cls, folder: Path) -> "Disk":
-        """Read a folder."""
-        with closing(sqlite3.connect(folder / FILE)) as db:
-            return cls.of(db)
+from .world import Disk, World, empty_folder
 
 
 class Process:
@@ -98,7 +36,7 @@ class Process:
         self.kind = plugin(journal=world.journal, clean=not world.broker.keeps)
         self.alive = True
         if not folder.exists():
-            shutil.copytree(_empty(), folder)
+            shutil.copytree(empty_folder(), folder)
         self.wire: Wire | None = None
         self.loop = Clockwork(now)
         self.number = world.runs
@@ -377,16 +315,6 @@ class Process:
                 self.ledger.complain(f"message {number} was acknowledged before it was in the journal")
         elif not self.ledger.settled(sent, {*disk.dead, *disk.tickets.values()}):
             self.ledger.complain(f"message {number} was acknowledged before it was handled")
-
-
-@cache
-def _empty() -> Path:
-    """Return a folder with an empty file in it: to make one takes long, as it waits for the disk."""
-    folder = Path(mkdtemp(prefix="kepm-session-"))
-    atexit.register(shutil.rmtree, folder)
-    with open_store(folder):
-        pass
-    return folder
 
 
 class _NoLogs:

@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from .machine import SessionMachine
 
-EXAMPLES = 30
+EXAMPLES = 40
 """Within so many programs each mutant has to be found; the framework itself has to pass them."""
 
 STEPS = 40
