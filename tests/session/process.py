@@ -25,7 +25,7 @@ from .clockwork import Clockwork
 from .ledger import Sent
 from .network import CLIENT, Wire
 from .scripts import plugin
-from .world import Disk, World, empty_folder
+from .world import Disk, World, empty_folder, reader
 
 
 class Process:
@@ -304,7 +304,7 @@ class Process:
     def disk(self) -> Disk:
         """Return what is in the file."""
         if self._reader is None:
-            self._reader = sqlite3.connect(self.folder / FILE)
+            self._reader = reader(self.folder)
         return Disk.of(self._reader)
 
     def acknowledging(self, number: int) -> None:
