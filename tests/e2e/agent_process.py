@@ -66,14 +66,21 @@ class AgentProcess:
 
     def until(self, pattern: str, *, after: int = 0, timeout: float = PATIENCE) -> re.Match[str]:
         """Wait for a line that holds a pattern."""
-
-        def found() -> re.Match[str] | None:
-            return next((hit for line in self._lines[after:] if (hit := re.search(pattern, line))), None)
-
-        with self._changed:
-            hit = self._changed.wait_for(found, timeout)
+        hit = self.seen(pattern, after=after, timeout=timeout)
         assert hit, f"no line {pattern!r} within {timeout} s:\n" + "\n".join(self._lines[-40:])
         return hit
+
+    def seen(self, pattern: str, *, after: int = 0, timeout: float = PATIENCE) -> re.Match[str] | None:
+        """Wait for a line that holds a pattern; None where there is none in time."""
+        looked = after
+
+        def found() -> re.Match[str] | None:
+            nonlocal looked
+            lines, looked = self._lines[looked:], len(self._lines)
+            return next((hit for line in lines if (hit := re.search(pattern, line))), None)
+
+        with self._changed:
+            return self._changed.wait_for(found, timeout)
 
     def ready(self) -> "AgentProcess":
         """Wait until the agent listens."""

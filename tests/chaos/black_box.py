@@ -1,0 +1,109 @@
+"""The black box of a plugin's process: what it is doing, in a file that `kill -9` leaves as it was.
+
+The process writes, the harness reads once it is dead. The other way round the harness leaves an order in it: which run
+this is, and in which phase it is to end.
+"""
+
+import mmap
+from enum import Enum, auto
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+class Phase(Enum):
+    """What a process can be doing with a message when it is killed."""
+
+    BEFORE_COMMIT = "before commit"
+    """Read from the socket; the commit to the journal has not returned."""
+    TO_ACKNOWLEDGEMENT = "commit to acknowledgement"
+    """Until the acknowledgement was given to the socket."""
+    IN_HANDLER = "in the handler"
+    TO_DONE = "handler to done"
+    """Without a journal: until the acknowledgement was given to the socket."""
+    ANSWER_UNSENT = "answer unsent"
+    """Until the broker's PUBACK was seen."""
+    ELSEWHERE = "elsewhere"
+    """Nothing of the above: starting, connecting, idle."""
+
+
+AIMED = (Phase.BEFORE_COMMIT, Phase.TO_ACKNOWLEDGEMENT, Phase.IN_HANDLER, Phase.TO_DONE, Phase.ANSWER_UNSENT)
+"""Phases that a kill can be aimed at."""
+
+PRECEDENCE = (Phase.BEFORE_COMMIT, Phase.TO_ACKNOWLEDGEMENT, Phase.TO_DONE, Phase.ANSWER_UNSENT, Phase.IN_HANDLER)
+"""Which phase a kill is counted for where messages are in several: the briefest."""
+
+
+class Slot(Enum):
+    """Numbers of the box that are no phase."""
+
+    RUN = auto()
+    AIM = auto()
+    """Number of a phase from 1 on, 0 for none."""
+    NTH = auto()
+    SEED = auto()
+    PID = auto()
+    UP = auto()
+    """Sessions of this run."""
+    ACKNOWLEDGED = auto()
+    """Acknowledgements that were given to the socket."""
+
+
+_PHASES = {phase: number for number, phase in enumerate(PRECEDENCE)}
+_SLOTS = {slot: len(_PHASES) + number for number, slot in enumerate(Slot)}
+_SIZE = mmap.PAGESIZE
+
+
+class BlackBox:
+    """The open file, an array of numbers. Close it by leaving its context."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            path.write_bytes(bytes(_SIZE))
+        with path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), _SIZE)
+        self._numbers = memoryview(self._map).cast("q")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._numbers.release()
+        self._map.close()
+
+    def __getitem__(self, slot: Slot) -> int:
+        return self._numbers[_SLOTS[slot]]
+
+    def __setitem__(self, slot: Slot, value: int) -> None:
+        self._numbers[_SLOTS[slot]] = value
+
+    def count(self, phase: Phase) -> int:
+        """Return how many messages are in a phase."""
+        return self._numbers[_PHASES[phase]]
+
+    def add(self, phase: Phase, count: int) -> None:
+        """Count messages into a phase, or out of it. Not for several threads at a time."""
+        self._numbers[_PHASES[phase]] += count
+
+    def order(self, run: int, seed: int, aim: Phase | None = None, nth: int = 0) -> None:
+        """Prepare for a run; with `aim` it is to end in a phase that is entered for the nth time."""
+        self._numbers[:] = memoryview(bytes(_SIZE)).cast("q")
+        self[Slot.RUN], self[Slot.SEED], self[Slot.NTH] = run, seed, nth
+        self[Slot.AIM] = 0 if aim is None else AIMED.index(aim) + 1
+
+    @property
+    def aim(self) -> Phase | None:
+        """The phase that this run is to end in."""
+        return AIMED[self[Slot.AIM] - 1] if self[Slot.AIM] else None
+
+    def counts(self) -> dict[Phase, int]:
+        """Return how many messages are in each phase."""
+        return {phase: self.count(phase) for phase in _PHASES}
+
+    def phase(self) -> Phase:
+        """Return the phase that a kill at this moment is counted for: the aimed one where there is something in it."""
+        if self.aim is not None and self.count(self.aim):
+            return self.aim
+        return next((phase for phase in PRECEDENCE if self.count(phase)), Phase.ELSEWHERE)

@@ -1,0 +1,181 @@
+"""Instruments on the real framework, from outside: they tell the reaper what happens to messages, and change nothing.
+
+Only names that the framework's own parts call each other by are wrapped.
+"""
+
+import asyncio
+import functools
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kepm_plugin.dispatch import Dispatcher
+from kepm_plugin.message import Publication, Received
+from kepm_plugin.outbox import Outbox
+from kepm_plugin.store import Journalled, Store
+from tests.chaos.black_box import Phase
+from tests.chaos.chaos_plugin import HANDLERS, Chaos
+from tests.chaos.reaper import Reaper
+
+Acknowledge = Callable[[Sequence[int]], None]
+
+
+@dataclass(slots=True)
+class Owed:
+    """Answers that were committed and have not come to the outbox; they are counted as unsent already."""
+
+    count: int = 0
+
+
+TURNS = 3
+"""Turns of the event loop after which what was queued for the socket has been written: woken, watched, written."""
+
+
+def instrument(reaper: Reaper, responses: str) -> None:
+    """Wrap the framework in this process. `responses` begins the topics of answers."""
+    owed = Owed()
+    _receiving(reaper)
+    _store(reaper, owed)
+    _handlers(reaper)
+    _answers(reaper, owed, responses)
+    _sessions(reaper)
+
+
+def _receiving(reaper: Reaper) -> None:
+    receive = Dispatcher.receive
+    # With a journal the acknowledgement ends its own phase, without one that behind the handler.
+    phase = Phase.TO_ACKNOWLEDGEMENT if Chaos.journal else Phase.TO_DONE
+
+    def watched(self: Dispatcher, batch: Sequence[Received], acknowledge: Acknowledge) -> None:
+        counted = [received for received in batch if received.mid]
+        if counted:
+            numbers = [json.loads(received.payload)["number"] for received in counted]
+            Chaos.ledger.note("t", Chaos.run, *numbers)
+            if Chaos.journal:
+                reaper.enter(Phase.BEFORE_COMMIT, len(counted))
+
+        def taken(mids: Sequence[int]) -> None:
+            reaper.moment(phase)
+            acknowledge(mids)
+            reaper.moment(phase)
+            _after(TURNS, functools.partial(written, len(mids)))
+
+        def written(count: int) -> None:
+            reaper.acknowledged(count)
+            reaper.leave(phase, count)
+
+        receive(self, batch, taken)
+
+    Dispatcher.receive = watched  # type: ignore[method-assign]
+
+
+def _after(turns: int, function: Callable[[], None]) -> None:
+    if turns:
+        asyncio.get_running_loop().call_soon(_after, turns - 1, function)
+    else:
+        function()
+
+
+def _store(reaper: Reaper, owed: Owed) -> None:
+    journal, finish, bury = Store.journal, Store.finish, Store.bury
+
+    def journalled(self: Store, batch: Sequence[Received]) -> list[Journalled]:
+        reaper.moment(Phase.BEFORE_COMMIT)
+        rows = journal(self, batch)
+        reaper.leave(Phase.BEFORE_COMMIT, len(batch))
+        reaper.enter(Phase.TO_ACKNOWLEDGEMENT, len(batch))
+        return rows
+
+    def ended(write: Callable[..., list[int]]) -> Any:
+        @functools.wraps(write)
+        def watched(*args: Any, **kwargs: Any) -> list[int]:
+            handled = bool(reaper.count(Phase.TO_DONE))  # what is given up or does not fit had no handler's call
+            if handled:
+                reaper.moment(Phase.TO_DONE)
+            kept = write(*args, **kwargs)
+            if handled:
+                reaper.leave(Phase.TO_DONE)
+            if kept:
+                owed.count += len(kept)
+                reaper.enter(Phase.ANSWER_UNSENT, len(kept))
+            return kept
+
+        return watched
+
+    Store.journal = journalled  # type: ignore[method-assign]
+    Store.finish = ended(finish)  # type: ignore[method-assign]
+    Store.bury = ended(bury)  # type: ignore[method-assign]
+
+
+def _handlers(reaper: Reaper) -> None:
+    for handler in HANDLERS:
+        handle: Any = handler.handle
+        kind: Any = handler
+        kind.handle = _async(reaper, handle) if inspect.iscoroutinefunction(handle) else _sync(reaper, handle)
+
+
+def _async(reaper: Reaper, handle: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(handle)
+    async def watched(*args: Any) -> Any:
+        reaper.enter(Phase.IN_HANDLER)
+        try:
+            result = await handle(*args)
+            reaper.moment(Phase.IN_HANDLER)
+        finally:
+            reaper.leave(Phase.IN_HANDLER)
+        reaper.enter(Phase.TO_DONE)  # not where it was cancelled: such a message stays in the journal
+        return result
+
+    return watched
+
+
+def _sync(reaper: Reaper, handle: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(handle)
+    def watched(*args: Any) -> Any:
+        reaper.enter(Phase.IN_HANDLER)
+        try:
+            result = handle(*args)
+            reaper.moment(Phase.IN_HANDLER)
+        finally:
+            reaper.leave(Phase.IN_HANDLER)
+        reaper.enter(Phase.TO_DONE)
+        return result
+
+    return watched
+
+
+def _answers(reaper: Reaper, owed: Owed, responses: str) -> None:
+    put_soon = Outbox.put_soon
+
+    def watched(
+        self: Outbox, publication: Publication, acknowledged: Callable[[], None] | None = None, **options: Any
+    ) -> Any:
+        if not publication.topic.startswith(responses):
+            return put_soon(self, publication, acknowledged, **options)
+
+        def seen() -> None:
+            reaper.moment(Phase.ANSWER_UNSENT)
+            reaper.leave(Phase.ANSWER_UNSENT)
+            if acknowledged is not None:
+                acknowledged()
+
+        if owed.count:
+            owed.count -= 1
+        else:  # from an earlier run, or of a plugin without a journal
+            reaper.enter(Phase.ANSWER_UNSENT)
+        return put_soon(self, publication, seen, **options)
+
+    Outbox.put_soon = watched  # type: ignore[method-assign]
+
+
+def _sessions(reaper: Reaper) -> None:
+    new_session = Dispatcher.new_session
+
+    def watched(self: Dispatcher, present: bool) -> None:
+        new_session(self, present)
+        reaper.up()
+        print(f"run {Chaos.run} is up", flush=True)  # The agent shows it, and so tells the harness.
+
+    Dispatcher.new_session = watched  # type: ignore[method-assign]

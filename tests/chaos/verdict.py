@@ -1,0 +1,134 @@
+"""The verdict on a campaign: figures, and the promises that were broken, with what replays them."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tests.chaos.black_box import Phase
+from tests.chaos.evidence import Evidence
+
+SHOWN = 20
+"""Messages of one broken promise that are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """One promise that was not kept."""
+
+    promise: str
+    messages: list[str] = field(default_factory=list[str])
+    """Number, and what is known of it: in which run it was read, begun, and what that run was doing when it was killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """One campaign in figures."""
+
+    scenario: str
+    kills: int
+    phases: dict[str, int]
+    sent: int
+    acknowledged: int
+    """Of what was sent, by the broker."""
+    acknowledged_by_plugin: int
+    handled: int
+    given_up: int
+    """Dead letters: the process ended again and again while their handlers had them."""
+    unhandled: int
+    commands: int
+    unanswered: int
+    received_again: int
+    received_again_most: int
+    """What was unacknowledged at a kill."""
+    handled_again: int
+    handled_again_most: int
+    """What was running, or returned and not committed, at a kill."""
+    missed_aims: int
+    lost_sessions: int
+    """Sessions that ended without a kill."""
+    seconds: float
+    broken: list[Broken]
+
+    @property
+    def kept(self) -> bool:
+        """Whether every promise was kept."""
+        return not self.broken
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what JSON can say."""
+        return asdict(self)
+
+
+def judge(scenario: str, evidence: Evidence, seconds: float) -> Verdict:
+    """Compare the ledgers."""
+    handled, produced = evidence.handled, evidence.produced
+    begun = {number: len(runs) for number, runs in handled.begun.items()}
+    taken = {number: len(runs) for number, runs in handled.taken.items()}
+    in_kills = Counter[Phase]()
+    for kill in evidence.kills:
+        in_kills.update(kill.counts)
+    lost_on_the_way = max(0, evidence.acknowledged - evidence.gate.total)
+    phases = Counter(kill.phase.value for kill in evidence.kills)
+    verdict = Verdict(
+        scenario=scenario,
+        kills=len(evidence.kills),
+        phases={phase.value: phases[phase.value] for phase in Phase},
+        sent=len(produced.digests),
+        acknowledged=len(produced.acknowledged),
+        acknowledged_by_plugin=len(evidence.acknowledged_by_plugin()),
+        handled=len(handled.ended),
+        given_up=len(evidence.given_up),
+        unhandled=len(evidence.unhandled()),
+        commands=len(produced.commands & evidence.owed()),
+        unanswered=len(evidence.unanswered()),
+        received_again=sum(count - 1 for count in taken.values()),
+        received_again_most=in_kills[Phase.BEFORE_COMMIT] + in_kills[Phase.TO_ACKNOWLEDGEMENT] + lost_on_the_way,
+        handled_again=sum(max(0, count - max(1, taken.get(number, 0))) for number, count in begun.items()),
+        handled_again_most=in_kills[Phase.IN_HANDLER] + in_kills[Phase.TO_DONE],
+        missed_aims=sum(kill.missed for kill in evidence.kills),
+        lost_sessions=sum(max(0, kill.sessions - 1) for kill in evidence.kills),
+        seconds=round(seconds, 1),
+        broken=[],
+    )
+    verdict.broken.extend(_broken(verdict, evidence))
+    return verdict
+
+
+def _broken(verdict: Verdict, evidence: Evidence) -> Iterable[Broken]:
+    who = "broker" if evidence.durable else "plugin"
+    if lost := evidence.unhandled():
+        yield Broken(f"{len(lost)} messages that the {who} acknowledged were not handled", _named(evidence, lost))
+    if evidence.journal and (silent := evidence.unanswered()):
+        yield Broken(f"{len(silent)} commands were not answered", _named(evidence, silent))
+    killed_twice = {number for number, runs in evidence.handled.begun.items() if len(set(runs)) > 1}
+    if rash := set(evidence.given_up) - killed_twice:
+        yield Broken(f"{len(rash)} messages were given up that no two kills had interrupted", _named(evidence, rash))
+    if evidence.left:
+        yield Broken(f"{evidence.left} messages were left in the journal")
+    # Without a journal what waits is received again after each kill, and was not handled.
+    if evidence.journal and verdict.received_again > verdict.received_again_most:
+        yield Broken(
+            f"{verdict.received_again} messages came again, {verdict.received_again_most} were unacknowledged at a kill",
+            _named(evidence, {number for number, runs in evidence.handled.taken.items() if len(runs) > 1}),
+        )
+    if verdict.handled_again > verdict.handled_again_most:
+        yield Broken(
+            f"{verdict.handled_again} messages were handled again, {verdict.handled_again_most} were at a kill",
+            _named(evidence, {number for number, runs in evidence.handled.begun.items() if len(runs) > 1}),
+        )
+
+
+def _named(evidence: Evidence, numbers: Iterable[int]) -> list[str]:
+    kills = {kill.number: kill for kill in evidence.kills}
+
+    def killed(runs: Iterable[int]) -> str:
+        told = [f"{run} ({kills[run].phase.value})" if run in kills else f"{run} (not killed)" for run in runs]
+        return ", ".join(told) or "none"
+
+    taken, begun = evidence.handled.taken, evidence.handled.begun
+    return [
+        f"{number}: read in run {killed(taken.get(number, []))}; begun in run {killed(begun.get(number, []))}; "
+        f"ended {evidence.handled.ended[number]} times"
+        for number in sorted(numbers)[:SHOWN]
+    ]
