@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`: kills the plugin as often as asked, under each broker, and says what became of its messages."""
+"""`python -m tests.chaos`: kills a plugin again and again, on each broker, and says what became of its messages."""
 
 import argparse
 import json

@@ -27,6 +27,14 @@ class Phase(Enum):
     """Nothing of the above: starting, connecting, idle."""
 
 
+class Moment(Enum):
+    """When, in the phase that it is aimed at, a kill comes."""
+
+    ENTERED = "as it is entered"
+    NAMED = "at a later moment that the instruments name"
+    ANY = "at any instruction, from another thread"
+
+
 AIMED = (Phase.BEFORE_COMMIT, Phase.TO_ACKNOWLEDGEMENT, Phase.IN_HANDLER, Phase.TO_DONE, Phase.ANSWER_UNSENT)
 """Phases that a kill can be aimed at."""
 
@@ -41,6 +49,8 @@ class Slot(Enum):
     AIM = auto()
     """Number of a phase from 1 on, 0 for none."""
     NTH = auto()
+    MOMENT = auto()
+    """Number of a moment from 0 on."""
     SEED = auto()
     PID = auto()
     UP = auto()
@@ -51,6 +61,7 @@ class Slot(Enum):
 
 _PHASES = {phase: number for number, phase in enumerate(PRECEDENCE)}
 _SLOTS = {slot: len(_PHASES) + number for number, slot in enumerate(Slot)}
+_MOMENTS = tuple(Moment)
 _SIZE = mmap.PAGESIZE
 
 
@@ -87,16 +98,24 @@ class BlackBox:
         """Count messages into a phase, or out of it. Not for several threads at a time."""
         self._numbers[_PHASES[phase]] += count
 
-    def order(self, run: int, seed: int, aim: Phase | None = None, nth: int = 0) -> None:
+    def order(
+        self, run: int, seed: int = 0, aim: Phase | None = None, nth: int = 0, moment: Moment = Moment.ENTERED
+    ) -> None:
         """Prepare for a run; with `aim` it is to end in a phase that is entered for the nth time."""
         self._numbers[:] = memoryview(bytes(_SIZE)).cast("q")
         self[Slot.RUN], self[Slot.SEED], self[Slot.NTH] = run, seed, nth
+        self[Slot.MOMENT] = _MOMENTS.index(moment)
         self[Slot.AIM] = 0 if aim is None else AIMED.index(aim) + 1
 
     @property
     def aim(self) -> Phase | None:
         """The phase that this run is to end in."""
         return AIMED[self[Slot.AIM] - 1] if self[Slot.AIM] else None
+
+    @property
+    def moment(self) -> Moment:
+        """When in that phase."""
+        return _MOMENTS[self[Slot.MOMENT]]
 
     def counts(self) -> dict[Phase, int]:
         """Return how many messages are in each phase."""

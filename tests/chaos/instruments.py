@@ -52,9 +52,11 @@ def _receiving(reaper: Reaper) -> None:
         counted = [received for received in batch if received.mid]
         if counted:
             numbers = [json.loads(received.payload)["number"] for received in counted]
+            if Chaos.journal:
+                reaper.add(Phase.BEFORE_COMMIT, len(counted))
             Chaos.ledger.note("t", Chaos.run, *numbers)
             if Chaos.journal:
-                reaper.enter(Phase.BEFORE_COMMIT, len(counted))
+                reaper.reached(Phase.BEFORE_COMMIT)
 
         def taken(mids: Sequence[int]) -> None:
             reaper.moment(phase)
@@ -84,8 +86,9 @@ def _store(reaper: Reaper, owed: Owed) -> None:
     def journalled(self: Store, batch: Sequence[Received]) -> list[Journalled]:
         reaper.moment(Phase.BEFORE_COMMIT)
         rows = journal(self, batch)
+        reaper.add(Phase.TO_ACKNOWLEDGEMENT, len(batch))
         reaper.leave(Phase.BEFORE_COMMIT, len(batch))
-        reaper.enter(Phase.TO_ACKNOWLEDGEMENT, len(batch))
+        reaper.reached(Phase.TO_ACKNOWLEDGEMENT)
         return rows
 
     def ended(write: Callable[..., list[int]]) -> Any:
@@ -95,11 +98,12 @@ def _store(reaper: Reaper, owed: Owed) -> None:
             if handled:
                 reaper.moment(Phase.TO_DONE)
             kept = write(*args, **kwargs)
+            owed.count += len(kept)
+            reaper.add(Phase.ANSWER_UNSENT, len(kept))
             if handled:
                 reaper.leave(Phase.TO_DONE)
             if kept:
-                owed.count += len(kept)
-                reaper.enter(Phase.ANSWER_UNSENT, len(kept))
+                reaper.reached(Phase.ANSWER_UNSENT)
             return kept
 
         return watched
@@ -110,6 +114,14 @@ def _store(reaper: Reaper, owed: Owed) -> None:
 
 
 def _handlers(reaper: Reaper) -> None:
+    begins = Chaos.begins
+
+    def begun(self: Chaos, message: Any) -> None:
+        reaper.add(Phase.IN_HANDLER)
+        begins(self, message)
+        reaper.reached(Phase.IN_HANDLER)
+
+    Chaos.begins = begun  # type: ignore[method-assign]
     for handler in HANDLERS:
         handle: Any = handler.handle
         kind: Any = handler
@@ -119,13 +131,13 @@ def _handlers(reaper: Reaper) -> None:
 def _async(reaper: Reaper, handle: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(handle)
     async def watched(*args: Any) -> Any:
-        reaper.enter(Phase.IN_HANDLER)
         try:
             result = await handle(*args)
             reaper.moment(Phase.IN_HANDLER)
+            reaper.add(Phase.TO_DONE)  # not where it was cancelled: such a message stays in the journal
         finally:
             reaper.leave(Phase.IN_HANDLER)
-        reaper.enter(Phase.TO_DONE)  # not where it was cancelled: such a message stays in the journal
+        reaper.reached(Phase.TO_DONE)
         return result
 
     return watched
@@ -134,13 +146,13 @@ def _async(reaper: Reaper, handle: Callable[..., Any]) -> Callable[..., Any]:
 def _sync(reaper: Reaper, handle: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(handle)
     def watched(*args: Any) -> Any:
-        reaper.enter(Phase.IN_HANDLER)
         try:
             result = handle(*args)
             reaper.moment(Phase.IN_HANDLER)
+            reaper.add(Phase.TO_DONE)
         finally:
             reaper.leave(Phase.IN_HANDLER)
-        reaper.enter(Phase.TO_DONE)
+        reaper.reached(Phase.TO_DONE)
         return result
 
     return watched

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 
-from tests.chaos.black_box import AIMED, PRECEDENCE, Phase, Slot
+from tests.chaos.black_box import AIMED, PRECEDENCE, Moment, Phase, Slot
 from tests.chaos.chaos_plugin import Chaos
 from tests.chaos.rig import Rig
 
@@ -43,9 +43,10 @@ NTH = {
 class Intent:
     """One kill as it is planned: in a phase, or so many seconds after the start or after the session is up."""
 
-    seed: int
+    seed: int = 0
     aim: Phase | None = None
-    nth: int = 0
+    nth: int = 1
+    moment: Moment = Moment.ENTERED
     delay: float = 0.0
     starting: bool = False
 
@@ -73,15 +74,16 @@ class Kill:
 def plan(random: Random, kills: int, phases: tuple[Phase, ...] = AIMED) -> Iterator[Intent]:
     """Plan kills: in turns one in each phase, and some at random moments, in random order."""
     waiting: list[Phase | None] = []
-    for _ in range(kills):
+    for number in range(kills):
         if not waiting:
             waiting = [*random.sample(phases, len(phases)), *[None] * RANDOM]
-            if _:
+            if number:  # the first aimed ones come first, so that a short campaign has one in each phase
                 random.shuffle(waiting)
         aim = waiting.pop(0)
         seed = random.getrandbits(32)
         if aim is not None:
-            yield Intent(seed=seed, aim=aim, nth=random.randint(1, NTH[aim]))
+            moment = random.choice(list(Moment))
+            yield Intent(seed=seed, aim=aim, nth=random.randint(1, NTH[aim]), moment=moment)
         else:
             yield Intent(seed=seed, delay=random.uniform(0, WITHIN), starting=random.random() < STARTING)
 
@@ -107,9 +109,9 @@ class Killer:
         """Start the plugin, to end as intended if at all; return the number of its process."""
         self.run += 1
         if intent is None:
-            self._rig.box.order(self.run, 0)
+            self._rig.box.order(self.run)
         else:
-            self._rig.box.order(self.run, intent.seed, intent.aim, intent.nth)
+            self._rig.box.order(self.run, intent.seed, intent.aim, intent.nth, intent.moment)
         mark = self._rig.agent.mark()
         self._rig.agent.control.start(Chaos.id)
         return int(self._rig.agent.until(rf"launched {Chaos.id}: process (\d+)", after=mark)[1])

@@ -44,11 +44,16 @@ class Produced:
 
     digests: dict[int, str] = field(default_factory=dict[int, str])
     """SHA-256 of the payloads that were published, by number."""
-    commands: set[int] = field(default_factory=set[int])
+    topics: dict[int, str] = field(default_factory=dict[int, str])
     acknowledged: set[int] = field(default_factory=set[int])
     repeated: Counter[int] = field(default_factory=Counter[int])
     """Publications that were sent again over another connection."""
     answered: Counter[int] = field(default_factory=Counter[int])
+
+    @property
+    def commands(self) -> set[int]:
+        """The messages that ask for an answer."""
+        return {number for number, topic in self.topics.items() if "/Commands/" in topic}
 
 
 def read_handled(path: Path) -> Handled:
@@ -73,9 +78,7 @@ def read_produced(path: Path) -> Produced:
         if kind == "p":
             if number in produced.digests:
                 produced.repeated[number] += 1
-            what, produced.digests[number] = rest
-            if what == "command":
-                produced.commands.add(number)
+            produced.topics[number], produced.digests[number] = rest
         elif kind == "a":
             produced.acknowledged.add(number)
         else:

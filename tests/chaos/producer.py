@@ -101,8 +101,7 @@ class Producer:
         client.publish(publish)
 
     def _note(self, number: int, publish: Publish) -> None:
-        kind = "command" if "/Commands/" in publish.topic else "event"
-        self._ledger.note("p", number, kind, hashlib.sha256(publish.payload).hexdigest())
+        self._ledger.note("p", number, publish.topic, hashlib.sha256(publish.payload).hexdigest())
 
 
 async def produce(given: argparse.Namespace) -> None:

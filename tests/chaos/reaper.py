@@ -6,7 +6,7 @@ import threading
 import time
 from random import Random
 
-from tests.chaos.black_box import BlackBox, Phase, Slot
+from tests.chaos.black_box import BlackBox, Moment, Phase, Slot
 
 SPANS = {
     Phase.BEFORE_COMMIT: 0.0005,
@@ -24,35 +24,44 @@ MOMENTS = {Phase.TO_ACKNOWLEDGEMENT: 2}
 class Reaper:
     """Counts messages into phases and out of them, and dies where it is told.
 
-    A kill comes as the phase is entered, at a later moment that the instruments name, or at any instruction, from
-    another thread. That one may be late: what counts is what the black box says afterwards.
+    A kill from another thread may be late: what counts is what the black box says afterwards. A message is counted into
+    a phase before it is counted out of the one before: at no moment is it nowhere.
     """
 
     def __init__(self, box: BlackBox) -> None:
         self._box, self._aim, self._left = box, box.aim, box[Slot.NTH]
         self._lock = threading.Lock()
         random = Random(box[Slot.SEED])  # noqa: S311  no secret
-        self._how = random.choice(("entered", "moment", "thread"))
+        self._moment = box.moment
         self._delay = random.random()
         self._moments = 0 if self._aim is None else random.randint(1, MOMENTS.get(self._aim, 1))
 
     def enter(self, phase: Phase, count: int = 1) -> None:
+        """Count messages into a phase; die, if it is aimed at and its turn has come."""
+        self.add(phase, count)
+        self.reached(phase)
+
+    def add(self, phase: Phase, count: int = 1) -> None:
         """Count messages into a phase."""
         with self._lock:
             self._box.add(phase, count)
+
+    def reached(self, phase: Phase) -> None:
+        """Die, if the phase is aimed at and its turn has come."""
+        with self._lock:
             if phase is not self._aim:
                 return
             self._left -= 1
             if self._left:
                 return
-        if self._how == "entered":
+        if self._moment is Moment.ENTERED:
             die()
-        elif self._how == "thread":
+        elif self._moment is Moment.ANY:
             threading.Thread(target=self._die_later, args=(SPANS[phase],), daemon=True).start()
 
     def moment(self, phase: Phase) -> None:
         """Die here, if the phase is aimed at and this moment was chosen."""
-        if phase is self._aim and self._left <= 0 and self._how == "moment":
+        if phase is self._aim and self._left <= 0 and self._moment is Moment.NAMED:
             self._moments -= 1
             if not self._moments:
                 die()

@@ -45,6 +45,11 @@ class Scenario:
         return not self.embedded
 
     @property
+    def producer_arguments(self) -> tuple[str, ...]:
+        """Arguments of the producer: it is quick where only what comes while the plugin is up can be handled."""
+        return (*(() if self.durable else ("--pace", "0.01")), *self.producing)
+
+    @property
     def agent_arguments(self) -> tuple[str, ...]:
         """Arguments of the local agent: who was killed is started by the harness, at once."""
         model = ("--broker-model", "embedded" if self.embedded else "classic")
@@ -182,7 +187,7 @@ def _register_producer(root: Path, work: Path, scenario: Scenario, seed: str) ->
         "version": "1.0.0",
         "pluginType": "Executable",
         "executablePath": sys.executable,
-        "arguments": shlex.join([*command, *scenario.producing]),
+        "arguments": shlex.join([*command, *scenario.producer_arguments]),
         "supportedPlatforms": ["Linux", "macOS"],
         "autoRestart": False,
         "Subscription": {"Topic": "Producer", "Qos": 1, "CleanSession": False},

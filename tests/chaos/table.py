@@ -35,13 +35,13 @@ def table(verdicts: Sequence[Verdict]) -> str:
         columns.append([str(figures[name]) for _, name in ROWS])
     heads = ["", *(verdict.scenario for verdict in verdicts)]
     widths = [max(map(len, [head, *column])) for head, column in zip(heads, columns, strict=True)]
-    lines = [heads, *(list(row) for row in zip(*columns, strict=True))]
-    return "\n".join(
-        "  ".join(
-            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
-        )
-        for line in lines
-    )
+    return "\n".join(_line(row, widths) for row in (heads, *zip(*columns, strict=True)))
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    label, *figures = row
+    aligned = [figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=True)]
+    return "  ".join([label.ljust(widths[0]), *aligned])
 
 
 def violations(verdicts: Sequence[Verdict]) -> str:

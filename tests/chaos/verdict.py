@@ -7,6 +7,9 @@ from typing import Any
 
 from tests.chaos.black_box import Phase
 from tests.chaos.evidence import Evidence
+from tests.chaos.killing import Kill
+
+THREADED = "Chaos/Events/thread"
 
 SHOWN = 20
 """Messages of one broken promise that are named."""
@@ -18,7 +21,7 @@ class Broken:
 
     promise: str
     messages: list[str] = field(default_factory=list[str])
-    """Number, and what is known of it: in which run it was read, begun, and what that run was doing when it was killed."""
+    """What is known of each: in which runs it was read and begun, and what those were doing when they were killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,8 @@ class Verdict:
     lost_sessions: int
     """Sessions that ended without a kill."""
     seconds: float
+    log: list[dict[str, Any]]
+    """Each kill."""
     broken: list[Broken]
 
     @property
@@ -89,6 +94,7 @@ def judge(scenario: str, evidence: Evidence, seconds: float) -> Verdict:
         missed_aims=sum(kill.missed for kill in evidence.kills),
         lost_sessions=sum(max(0, kill.sessions - 1) for kill in evidence.kills),
         seconds=round(seconds, 1),
+        log=[_told(kill) for kill in evidence.kills],
         broken=[],
     )
     verdict.broken.extend(_broken(verdict, evidence))
@@ -97,26 +103,47 @@ def judge(scenario: str, evidence: Evidence, seconds: float) -> Verdict:
 
 def _broken(verdict: Verdict, evidence: Evidence) -> Iterable[Broken]:
     who = "broker" if evidence.durable else "plugin"
+    begun, taken = evidence.handled.begun, evidence.handled.taken
     if lost := evidence.unhandled():
         yield Broken(f"{len(lost)} messages that the {who} acknowledged were not handled", _named(evidence, lost))
     if evidence.journal and (silent := evidence.unanswered()):
         yield Broken(f"{len(silent)} commands were not answered", _named(evidence, silent))
-    killed_twice = {number for number, runs in evidence.handled.begun.items() if len(set(runs)) > 1}
-    if rash := set(evidence.given_up) - killed_twice:
-        yield Broken(f"{len(rash)} messages were given up that no two kills had interrupted", _named(evidence, rash))
+    if rash := {number for number in evidence.given_up if len(begun[number]) < _cuts(evidence, number)}:
+        yield Broken(
+            f"{len(rash)} messages were given up and had not been interrupted so often", _named(evidence, rash)
+        )
     if evidence.left:
         yield Broken(f"{evidence.left} messages were left in the journal")
     # Without a journal what waits is received again after each kill, and was not handled.
     if evidence.journal and verdict.received_again > verdict.received_again_most:
         yield Broken(
-            f"{verdict.received_again} messages came again, {verdict.received_again_most} were unacknowledged at a kill",
-            _named(evidence, {number for number, runs in evidence.handled.taken.items() if len(runs) > 1}),
+            f"{verdict.received_again} messages came again, {verdict.received_again_most} were unacknowledged at kills",
+            _named(evidence, {number for number, runs in taken.items() if len(runs) > 1}),
         )
     if verdict.handled_again > verdict.handled_again_most:
         yield Broken(
-            f"{verdict.handled_again} messages were handled again, {verdict.handled_again_most} were at a kill",
-            _named(evidence, {number for number, runs in evidence.handled.begun.items() if len(runs) > 1}),
+            f"{verdict.handled_again} messages were handled again, {verdict.handled_again_most} were running at kills",
+            _named(evidence, {number for number, runs in begun.items() if len(runs) > len(taken[number])}),
         )
+
+
+def _told(kill: Kill) -> dict[str, Any]:
+    return {
+        "run": kill.number,
+        "aim": None if kill.intent.aim is None else f"{kill.intent.aim.value}, {kill.intent.moment.value}",
+        "nth": kill.intent.nth,
+        "phase": kill.phase.value,
+        "in progress": {phase.value: count for phase, count in kill.counts.items() if count},
+    }
+
+
+def _cuts(evidence: Evidence, number: int) -> int:
+    """Return how many begun calls of its handler a message that was given up must have had.
+
+    Three deliveries. The first counts as begun for all that a run reads, and another may be counted before its thread
+    has begun.
+    """
+    return 1 if evidence.produced.topics[number] == THREADED else 2
 
 
 def _named(evidence: Evidence, numbers: Iterable[int]) -> list[str]:
@@ -126,9 +153,8 @@ def _named(evidence: Evidence, numbers: Iterable[int]) -> list[str]:
         told = [f"{run} ({kills[run].phase.value})" if run in kills else f"{run} (not killed)" for run in runs]
         return ", ".join(told) or "none"
 
-    taken, begun = evidence.handled.taken, evidence.handled.begun
-    return [
-        f"{number}: read in run {killed(taken.get(number, []))}; begun in run {killed(begun.get(number, []))}; "
-        f"ended {evidence.handled.ended[number]} times"
-        for number in sorted(numbers)[:SHOWN]
-    ]
+    def story(number: int) -> str:
+        read, begun = evidence.handled.taken.get(number, []), evidence.handled.begun.get(number, [])
+        return f"read in run {killed(read)}; begun in run {killed(begun)}; ended {evidence.handled.ended[number]} times"
+
+    return [f"{number}, {evidence.produced.topics[number]}: {story(number)}" for number in sorted(numbers)[:SHOWN]]
