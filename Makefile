@@ -3,6 +3,11 @@
 #   make demo    a plugin under the local agent, end to end, from real processes
 #   make test    all tests with coverage; the legs on a real broker need mosquitto
 #   make check   ruff, mypy, pyright
+#   make chaos   kill -9 of a plugin, 1,000 times, in all phases of a message (docs/chaos.md); about 12 minutes
+#                KILLS=1000     how often, over all brokers
+#                SEED=          of the plan of kills; a random one, which is printed, by default
+#                MESSAGES=110   that are published for each kill
+#                JSON=          a file for the verdict
 #   make bundle  the example as a program for endpoints, in dist/agent-root
 #   make clean   removes what the above left behind, but for .venv
 
@@ -11,16 +16,21 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check --no-input
 # Debian keeps mosquitto where only root's PATH leads.
 WITH_SBIN := PATH="$$PATH:/usr/local/sbin:/usr/sbin"
+NEED_MOSQUITTO = $(WITH_SBIN) command -v mosquitto >/dev/null || \
+    { echo 'make $@: mosquitto is missing; install it, for example with: sudo apt-get install mosquitto' >&2; exit 2; }
+KILLS ?= 1000
+MESSAGES ?= 110
+SEED ?=
+JSON ?=
 
-.PHONY: demo test check bundle clean
+.PHONY: demo test check chaos bundle clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.dev
 	$(VENV)/bin/python packaging/demo.py
 
 test: $(VENV)/.test
-	@$(WITH_SBIN) command -v mosquitto >/dev/null || \
-	    { echo 'make test: mosquitto is missing; install it, for example with: sudo apt-get install mosquitto' >&2; exit 2; }
+	@$(NEED_MOSQUITTO)
 	$(VENV)/bin/coverage erase
 	$(WITH_SBIN) $(VENV)/bin/coverage run -m pytest
 	$(VENV)/bin/coverage combine --quiet
@@ -31,6 +41,11 @@ check: $(VENV)/.test
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pyright
+
+chaos: $(VENV)/.test
+	@$(NEED_MOSQUITTO)
+	$(WITH_SBIN) $(VENV)/bin/python -m tests.chaos --seed '$(SEED)' --kills $(KILLS) --messages $(MESSAGES) \
+	    $(if $(JSON),--json '$(JSON)')
 
 bundle: $(VENV)/.package
 	$(VENV)/bin/kepm-plugin package plugins/my_worker/my_worker.py -o dist/agent-root

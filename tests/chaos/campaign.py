@@ -1,10 +1,10 @@
 """A campaign: one scenario, its kills, the rest handled in peace, and the evidence."""
 
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
 from tests.chaos.black_box import AIMED, Phase
-from tests.chaos.chaos_plugin import Chaos
 from tests.chaos.evidence import Evidence, await_rest, gather
 from tests.chaos.killing import Intent, Kill, Killer, plan
 from tests.chaos.rig import Scenario, rig
@@ -27,21 +27,20 @@ def campaign(
     messages: int = 100,
     quiet: float = 10.0,
     timeout: float = 120.0,
+    keep: Path | None = None,
     told: Callable[[Kill], object] = lambda _: None,
 ) -> Evidence:
     """Carry out the kills of one scenario, with so many messages for each.
 
-    Afterwards the plugin has until `timeout` to handle the rest, while anything moves within `quiet` seconds.
+    Afterwards the plugin has until `timeout` to handle the rest, while anything moves within `quiet` seconds. `keep` is
+    a folder for everything that was written.
     """
-    with rig(scenario, f"{seed} {scenario.name}") as made:
+    with rig(scenario, f"{seed} {scenario.name}", keep=keep) as made:
         killer = Killer(made, messages, told)
         killer.begin()
         for intent in planned:
             killer.kill(intent)
-        mark = made.agent.mark()
-        killer.start()
-        killer.until_up(mark)
-        made.orders.settle()
-        await_rest(made, quiet, timeout)
-        made.agent.control.stop(Chaos.id)
+        with killer.in_peace():
+            made.orders.settle()
+            await_rest(made, quiet, timeout)
         return gather(made, killer.kills)

@@ -3,7 +3,8 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 
@@ -97,6 +98,16 @@ class Killer:
         """Number of the last start."""
         self.kills: list[Kill] = []
 
+    @contextmanager
+    def in_peace(self) -> Generator[None]:
+        """Run the plugin for the time of the block, and stop it in order."""
+        mark = self._rig.agent.mark()
+        pid = self.start()
+        self.until_up(mark)
+        yield
+        self._rig.agent.control.stop(Chaos.id)
+        self._await_end(pid, mark, "code 0")
+
     def begin(self) -> None:
         """Let the broker know the plugin: a run that is up, and killed before there is anything to do."""
         mark = self._rig.agent.mark()
@@ -163,9 +174,9 @@ class Killer:
             self._rig.orders.publish(NUDGE)
         return False
 
-    def _await_end(self, pid: int, mark: int) -> None:
+    def _await_end(self, pid: int, mark: int, expected: str = "signal 9") -> None:
         how = self._rig.agent.until(_end(pid), after=mark)[1]
-        assert how == "signal 9", f"run {self.run} was not killed, it ended with {how}"
+        assert how == expected, f"run {self.run} ended with {how}, not with {expected}"
 
 
 def _end(pid: int) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import socket
 import sqlite3
 import sys
@@ -139,8 +140,9 @@ class Rig:
         return int(self._query("SELECT count(*) FROM journal")[0][0])
 
     def given_up(self) -> Counter[int]:
-        """Return the dead letters, by the number of the message."""
-        return Counter(number_in(payload) for (payload,) in self._query("SELECT payload FROM dead"))
+        """Return how often each message became the dead letter of one that ends its process, by its number."""
+        letters = self._query("SELECT payload FROM dead WHERE reason = 'crashed'")
+        return Counter(number_in(payload) for (payload,) in letters)
 
     def _query(self, query: str) -> list[tuple[Any, ...]]:
         path = self.work / "data" / Chaos.id / "plugin.db"
@@ -151,12 +153,14 @@ class Rig:
 
 
 @contextmanager
-def rig(scenario: Scenario, seed: str, *, env: dict[str, str] | None = None) -> Generator[Rig]:
+def rig(
+    scenario: Scenario, seed: str, *, env: dict[str, str] | None = None, keep: Path | None = None
+) -> Generator[Rig]:
     """Make a folder and start the agent in it, with the producer; the plugin is the caller's to start.
 
-    The folder goes at the end, whatever happened: what a violation needs is in the verdict.
+    The folder goes at the end; with `keep` a copy stays there, and the agent's output with it.
     """
-    with tempfile.TemporaryDirectory(prefix="kepm-chaos-") as name:
+    with tempfile.TemporaryDirectory(prefix="kepm-chaos-") as name:  # short, as the path of a socket has to be
         root, work = Path(name) / "root", Path(name) / "work"
         (root / "Plugins").mkdir(parents=True)
         work.mkdir()
@@ -166,8 +170,13 @@ def rig(scenario: Scenario, seed: str, *, env: dict[str, str] | None = None) -> 
             environment = {"PYTHONPATH": str(REPOSITORY), **(env or {})}
             with agent_process(root, *scenario.agent_arguments, env=environment, measured=False) as agent:
                 made = Rig(scenario, seed, work, agent, orders)
-                with made.box:
-                    yield made
+                try:
+                    with made.box:
+                        yield made
+                finally:
+                    if keep is not None:
+                        (work / "agent.log").write_text("\n".join(agent.lines("")))
+                        shutil.copytree(work, keep / scenario.name, ignore=shutil.ignore_patterns("orders", "lock"))
 
 
 def _register_chaos(root: Path, work: Path, scenario: Scenario) -> None:

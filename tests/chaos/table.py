@@ -32,7 +32,7 @@ def table(verdicts: Sequence[Verdict]) -> str:
     columns = [[label for label, _ in ROWS]]
     for verdict in verdicts:
         figures = verdict.as_json() | verdict.phases
-        columns.append([str(figures[name]) for _, name in ROWS])
+        columns.append(["-" if figures[name] is None else str(figures[name]) for _, name in ROWS])
     heads = ["", *(verdict.scenario for verdict in verdicts)]
     widths = [max(map(len, [head, *column])) for head, column in zip(heads, columns, strict=True)]
     return "\n".join(_line(row, widths) for row in (heads, *zip(*columns, strict=True)))

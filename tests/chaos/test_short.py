@@ -1,6 +1,6 @@
 """A short run of the chaos harness on each broker, and proof that it can fail."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -50,7 +50,7 @@ Pending = dict[str, Future[Verdict]]
 
 def _kept(scenario: Scenario) -> Verdict:
     planned = intents(scenario, SEED, (len(AIMED) if scenario.journal else len(WITHOUT_JOURNAL)) + 1)
-    return judge(scenario.name, campaign(scenario, SEED, planned, messages=MESSAGES), 0.0)
+    return judge(scenario.name, campaign(scenario, SEED, planned, messages=MESSAGES, timeout=30.0), 0.0)
 
 
 def _lost(scenario: Scenario, intent: Intent) -> Verdict:
@@ -72,23 +72,22 @@ def test_no_message_is_lost_by_a_kill_in_any_phase(verdicts: Pending, name: str)
     assert not verdict.broken, verdict.broken
     assert verdict.missed_aims == 0
     assert verdict.kills == sum(verdict.phases.values())
-    assert verdict.handled >= verdict.acknowledged_by_plugin > 0
+    assert verdict.handled + verdict.given_up >= verdict.acknowledged_by_plugin > 0
     assert verdict.commands > 0
 
 
 @pytest.mark.parametrize(
-    ("name", "found"),
+    ("name", "words"),
     [
-        ("acknowledge-before-commit", lambda verdict: verdict.unhandled),
-        ("acknowledge-on-arrival", lambda verdict: verdict.unhandled),
-        ("answer-not-kept", lambda verdict: verdict.unanswered),
-        ("never-done", lambda verdict: verdict.handled_again > verdict.handled_again_most),
+        ("acknowledge-before-commit", "that the broker acknowledged were not handled"),
+        ("acknowledge-on-arrival", "that the broker acknowledged were not handled"),
+        ("answer-not-kept", "commands were not answered"),
+        ("never-done", "messages were handled again"),
     ],
 )
-def test_the_harness_finds_what_a_wrong_framework_loses(
-    verdicts: Pending, name: str, found: Callable[[Verdict], int]
-) -> None:
+def test_the_harness_finds_what_a_wrong_framework_does(verdicts: Pending, name: str, words: str) -> None:
     verdict = verdicts[name].result(PATIENCE)
     assert verdict.missed_aims == 0
-    assert found(verdict)
-    assert any(broken.messages for broken in verdict.broken), verdict.broken
+    found = [broken for broken in verdict.broken if words in broken.promise]
+    assert found, verdict.broken
+    assert found[0].messages

@@ -29,6 +29,7 @@ class Verdict:
     """One campaign in figures."""
 
     scenario: str
+    journal: bool
     kills: int
     phases: dict[str, int]
     sent: int
@@ -42,11 +43,11 @@ class Verdict:
     commands: int
     unanswered: int
     received_again: int
-    received_again_most: int
-    """What was unacknowledged at a kill."""
+    received_again_most: int | None
+    """What was unacknowledged at a kill; without a journal all that waits is."""
     handled_again: int
     handled_again_most: int
-    """What was running, or returned and not committed, at a kill."""
+    """What was running, or returned and not committed (without a journal: not acknowledged), at a kill."""
     missed_aims: int
     lost_sessions: int
     """Sessions that ended without a kill."""
@@ -70,13 +71,18 @@ def judge(scenario: str, evidence: Evidence, seconds: float) -> Verdict:
     handled, produced = evidence.handled, evidence.produced
     begun = {number: len(runs) for number, runs in handled.begun.items()}
     taken = {number: len(runs) for number, runs in handled.taken.items()}
+    # What is received again is in the journal twice; without one it may have been received only.
+    reasons = taken if evidence.journal else dict.fromkeys(begun, 1)
     in_kills = Counter[Phase]()
     for kill in evidence.kills:
         in_kills.update(kill.counts)
-    lost_on_the_way = max(0, evidence.acknowledged - evidence.gate.total)
+    on_the_way = max(0, evidence.acknowledged - evidence.gate.total)
+    unacknowledged = in_kills[Phase.BEFORE_COMMIT] + in_kills[Phase.TO_ACKNOWLEDGEMENT] + on_the_way
+    running = in_kills[Phase.IN_HANDLER] + in_kills[Phase.TO_DONE]
     phases = Counter(kill.phase.value for kill in evidence.kills)
     verdict = Verdict(
         scenario=scenario,
+        journal=evidence.journal,
         kills=len(evidence.kills),
         phases={phase.value: phases[phase.value] for phase in Phase},
         sent=len(produced.digests),
@@ -88,9 +94,9 @@ def judge(scenario: str, evidence: Evidence, seconds: float) -> Verdict:
         commands=len(produced.commands & evidence.owed()),
         unanswered=len(evidence.unanswered()),
         received_again=sum(count - 1 for count in taken.values()),
-        received_again_most=in_kills[Phase.BEFORE_COMMIT] + in_kills[Phase.TO_ACKNOWLEDGEMENT] + lost_on_the_way,
-        handled_again=sum(max(0, count - max(1, taken.get(number, 0))) for number, count in begun.items()),
-        handled_again_most=in_kills[Phase.IN_HANDLER] + in_kills[Phase.TO_DONE],
+        received_again_most=unacknowledged if evidence.journal else None,
+        handled_again=sum(max(0, count - reasons.get(number, 1)) for number, count in begun.items()),
+        handled_again_most=running if evidence.journal else running + on_the_way,
         missed_aims=sum(kill.missed for kill in evidence.kills),
         lost_sessions=sum(max(0, kill.sessions - 1) for kill in evidence.kills),
         seconds=round(seconds, 1),
@@ -109,13 +115,10 @@ def _broken(verdict: Verdict, evidence: Evidence) -> Iterable[Broken]:
     if evidence.journal and (silent := evidence.unanswered()):
         yield Broken(f"{len(silent)} commands were not answered", _named(evidence, silent))
     if rash := {number for number in evidence.given_up if len(begun[number]) < _cuts(evidence, number)}:
-        yield Broken(
-            f"{len(rash)} messages were given up and had not been interrupted so often", _named(evidence, rash)
-        )
+        yield Broken(f"{len(rash)} messages were given up without so many interruptions", _named(evidence, rash))
     if evidence.left:
         yield Broken(f"{evidence.left} messages were left in the journal")
-    # Without a journal what waits is received again after each kill, and was not handled.
-    if evidence.journal and verdict.received_again > verdict.received_again_most:
+    if verdict.received_again_most is not None and verdict.received_again > verdict.received_again_most:
         yield Broken(
             f"{verdict.received_again} messages came again, {verdict.received_again_most} were unacknowledged at kills",
             _named(evidence, {number for number, runs in taken.items() if len(runs) > 1}),
@@ -123,7 +126,7 @@ def _broken(verdict: Verdict, evidence: Evidence) -> Iterable[Broken]:
     if verdict.handled_again > verdict.handled_again_most:
         yield Broken(
             f"{verdict.handled_again} messages were handled again, {verdict.handled_again_most} were running at kills",
-            _named(evidence, {number for number, runs in begun.items() if len(runs) > len(taken[number])}),
+            _named(evidence, {number for number, runs in begun.items() if len(runs) > 1}),
         )
 
 
