@@ -21,7 +21,7 @@ _WIDTH: Final = 8
 
 
 class Slot(IntEnum):
-    """Numbers that are there once. The first ones are the harness's orders to the source, which also a new one finds."""
+    """Numbers that are there once. The first ones are orders to the source, also to one that is started anew."""
 
     UNTIL = 0
     """Number of the last message that may be published."""

@@ -58,7 +58,7 @@ def burst(stage: Stage, messages: int) -> Row:
             "waited at most": waiting,
             "dropped by the broker": dropped,
             "not handled": len(missing),
-            "duplicates": sum(stage.again(order).values()),
+            "duplicates": stage.again(order),
             "memory +MiB": samples.growth(),
             "bound MiB": MEMORY,
             "seconds": round(took),

@@ -26,7 +26,7 @@ from kepm_plugin.devagent.faults import (
     SuspendPlugin,
 )
 from tests.chaos.scenes.scene_plugin import Scene
-from tests.chaos.scenes.stage import Setting, Stage
+from tests.chaos.scenes.stage import Engine, Setting, Stage
 
 FOREVER: Final = 600.0
 """Seconds of a fault that the scene ends itself."""
@@ -163,8 +163,9 @@ def _full_disk_for_answers(stage: Stage) -> int:
     _last(0.5)
     with full_disk(stage):
         _last(LASTING)
+    over = time.monotonic_ns()
     stage.order("mixed")
-    return time.monotonic_ns()
+    return over
 
 
 def _reset() -> Reset:
@@ -232,7 +233,7 @@ CASES: Final[Sequence[Case]] = (
 )
 """In the order in which they are inflicted."""
 
-def settings(broker: str) -> tuple[Setting, Setting]:
+
+def settings(broker: Engine) -> tuple[Setting, Setting]:
     """Return the stages that the cases need: a broker that keeps sessions, and the embedded model."""
-    engine = "nats" if broker == "nats" else "mosquitto"
-    return Setting(broker=engine), Setting(broker=engine, embedded=True)
+    return Setting(broker=broker), Setting(broker=broker, embedded=True)

@@ -11,9 +11,8 @@ from random import Random
 from kepm_plugin.devagent.faults import Duplicate
 from tests.chaos.scenes.board import Column
 from tests.chaos.scenes.cases import CASES, Case, settings
-from tests.chaos.scenes.messages import KINDS, is_command
 from tests.chaos.scenes.report import Report, Row, seconds
-from tests.chaos.scenes.stage import Late, Order, Stage, stage
+from tests.chaos.scenes.stage import Engine, Late, Order, Stage, stage
 
 IDLE = r"fault \d+ is over: \w+, acted 0 times"
 """What the agent says of a fault that concerned nobody."""
@@ -68,9 +67,7 @@ class Outcome:
         row.promise(not self.never, f"nothing was handled any more in {self.never} rounds")
         row.promise(max(self.recovered, default=0.0) <= case.bar, f"recovered after more than {case.bar:g} s")
         row.promise(not self.lost, f"lost: {self.lost[:20]}")
-        row.promise(
-            case.process_dies or not self.commands_again, f"{self.commands_again} commands were handled twice"
-        )
+        row.promise(case.process_dies or not self.commands_again, f"{self.commands_again} commands were handled twice")
         if self.copies:
             row.promise(self.again <= self.copies, f"{self.again} handled twice, of {self.copies} copies")
         return row
@@ -83,9 +80,8 @@ def inflict(stage: Stage, case: Case, outcome: Outcome, random: Random) -> None:
     copies = _copies(stage)
     order = stage.order("mixed")
     stage.until(lambda: _handled(stage, order) >= SERVED, "messages are handled before the fault")
-    if case.agent_dies:
-        # The record goes with the agent: what is in it now is owed.
-        before = stage.taken(order, since["total"])
+    # The record goes with the agent: what is in it now is owed then.
+    before = stage.taken(order, since["total"]) if case.agent_dies else set[int]()
     threading.Event().wait(random.uniform(0, MOMENT))  # It comes at any moment.
     over = case.inflict(stage)
     try:
@@ -102,12 +98,8 @@ def inflict(stage: Stage, case: Case, outcome: Outcome, random: Random) -> None:
     stage.settle(owed, order)
     outcome.published += order.count
     outcome.lost += sorted(stage.missing(order, owed()))
-    topics = KINDS[order.kind]
-    for number, count in stage.again(order).items():
-        if is_command(topics[number % len(topics)]):
-            outcome.commands_again += count
-        else:
-            outcome.again += count
+    outcome.again += stage.again(order)
+    outcome.commands_again += stage.again(order, commands=True)
     if idle := agent.seen(IDLE, after=mark, timeout=0):
         outcome.idle.append(idle[0])
     if case.announced and not any(case.announced in state["reason"] for state in stage.states(began)):
@@ -130,7 +122,7 @@ def chosen(names: Sequence[str]) -> list[Case]:
     return [case for case in CASES if not names or case.name.startswith(tuple(names))]
 
 
-def play(cases: Iterable[Case], rounds: int, broker: str, seed: str) -> Report:
+def play(cases: Iterable[Case], rounds: int, broker: Engine, seed: str) -> Report:
     """Inflict each case as often as asked."""
     report, cases, random = Report("faults"), list(cases), Random(seed)  # noqa: S311  no secret
     for setting in settings(broker):
@@ -157,5 +149,3 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def scene(given: argparse.Namespace) -> Report:
     """Play it as the command line says."""
     return play(chosen(given.only), given.rounds, given.broker, given.seed)
-
-

@@ -25,6 +25,7 @@ class Scene(Plugin):
     settings: Settings
     clean_session = False
     heartbeat = 1.0
+    drain = 1.0
     board: Board
 
 

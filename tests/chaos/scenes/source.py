@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.scenes.source`: publishes at a steady rate, and reads answers, states and echoes of the plugin.
+"""`python -m tests.chaos.scenes.source`: publishes, and reads answers, states and echoes of the plugin.
 
 A process that the local agent launches like any plugin, so that the gate lets it in. Its orders are on the board. What
 a lost connection has left unacknowledged is published again over the next one.

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,9 @@ STEADY: Final = 40
 PATIENCE: Final = 45.0
 
 
+Engine = Literal["mosquitto", "nats"]
+
+
 class Late(Exception):
     """What should have happened has not."""
 
@@ -40,11 +43,15 @@ class Late(Exception):
 class Setting:
     """Which broker, and how the plugin is declared."""
 
-    broker: Literal["mosquitto", "nats"] = "mosquitto"
+    broker: Engine = "mosquitto"
     embedded: bool = False
     journal: bool = True
     options: tuple[str, ...] = ()
     """Further arguments of the local agent."""
+    forget: int | None = None
+    """The plugin forgets some messages of this QoS."""
+    quiet: float = 10.0
+    """Seconds without any progress after which what was not handled is taken for lost."""
 
     def __str__(self) -> str:
         """Return its name in tables."""
@@ -72,12 +79,18 @@ class Order:
         """How many there are."""
         return self.end - self.first
 
+    def is_command(self, number: int) -> bool:
+        """Tell whether an answer is owed to a message."""
+        topics = KINDS[self.kind]
+        return is_command(topics[number % len(topics)])
+
 
 class Stage:
     """What a scene drives."""
 
     def __init__(self, setting: Setting, root: Path, work: Path, agent: AgentProcess, board: Board) -> None:
         self.setting, self.root, self.work, self.agent, self.board = setting, root, work, agent, board
+        self._orders: list[Order] = []
 
     @property
     def process(self) -> psutil.Process:
@@ -104,7 +117,8 @@ class Stage:
         end = CAPACITY + 1 if count is None else first + count
         assert end <= CAPACITY + 1, f"the board has no room for {count} messages after {first}"
         board[Slot.UNTIL] = end - 1
-        return Order(first, end, kind, pause, padding)
+        self._orders.append(Order(first, end, kind, pause, padding))
+        return self._orders[-1]
 
     def halt(self) -> None:
         """Have the source publish nothing more."""
@@ -152,16 +166,14 @@ class Stage:
         self.until(fresh, "a message was handled again", timeout)
         return (min(handled) - since) / 1e9
 
-    def settle(self, owed: Callable[[], set[int]], order: Order, *, quiet: float = 10.0, timeout: float = 120.0) -> None:
+    def settle(self, owed: Callable[[], set[int]], order: Order, *, timeout: float = 120.0) -> None:
         """Return when all that is owed of an order was handled and answered, or when nothing has moved for a while."""
-        self.rest(lambda: not self.missing(order, owed()), quiet=quiet, timeout=timeout)
+        self.rest(lambda: not self.missing(order, owed()), timeout=timeout)
 
-    def rest(
-        self, enough: Callable[[], object] = lambda: False, *, quiet: float = 10.0, timeout: float = 120.0
-    ) -> None:
-        """Return when nothing has moved for `quiet` seconds; at once where nothing moves and there was enough."""
+    def rest(self, enough: Callable[[], object], *, timeout: float = 120.0) -> None:
+        """Return when nothing has moved for a while; at once where nothing moves and there was enough."""
         ends, moved, before = time.monotonic() + timeout, time.monotonic(), (-1, -1)
-        while (now := time.monotonic()) < ends and now - moved < quiet:
+        while (now := time.monotonic()) < ends and now - moved < self.setting.quiet:
             counts = self.board[Slot.ACKNOWLEDGED], self.board[Slot.HANDLED]
             if counts != before:
                 moved, before = now, counts
@@ -171,18 +183,22 @@ class Stage:
 
     # --- what became of an order --------------------------------------------------------------------------------------
 
+    def parts(self, order: Order) -> Iterator[Order]:
+        """Return an order in parts, where others came before its end: each of one kind."""
+        ends = [after.first for after in self._orders[1:]] + [order.end]
+        for part, end in zip(self._orders, ends, strict=True):
+            first, end = max(part.first, order.first), min(end, part.end, order.end)
+            if first < end:
+                yield replace(part, first=first, end=end)
+
     def missing(self, order: Order, owed: set[int] | None = None) -> set[int]:
         """Return the messages that were not handled, or not answered, of those `owed`; by default of all."""
-        board, first, end = self.board, order.first, order.end
-        handled = board.column(Column.COUNT, first, end)
-        answered = board.column(Column.ANSWERED, first, end)
-        topics = KINDS[order.kind]
-        missing = {number for number, count in enumerate(handled, first) if not count}
-        missing |= {
-            number
-            for number, count in enumerate(answered, first)
-            if not count and self.setting.journal and is_command(topics[number % len(topics)])
-        }
+        handled = self.board.column(Column.COUNT, order.first, order.end)
+        missing = {number for number, count in enumerate(handled, order.first) if not count}
+        if self.setting.journal:
+            for part in self.parts(order):
+                answered = self.board.column(Column.ANSWERED, part.first, part.end)
+                missing |= {n for n, count in enumerate(answered, part.first) if not count and part.is_command(n)}
         return missing if owed is None else missing & owed
 
     def acknowledged(self, order: Order) -> set[int]:
@@ -193,8 +209,9 @@ class Stage:
     def taken(self, order: Order, since: int = 0) -> set[int]:
         """Return what the plugin has acknowledged of an order, by the gate's record from a place on."""
         numbers = {
-            hashlib.sha256(invent(order.kind, number, order.pause, order.padding)[1]).hexdigest(): number
-            for number in range(order.first, order.end)
+            hashlib.sha256(invent(part.kind, number, part.pause, part.padding)[1]).hexdigest(): number
+            for part in self.parts(order)
+            for number in range(part.first, part.end)
         }
         taken: set[int] = set()
         while rows := (page := self.deliveries(since))["acknowledged"]:
@@ -202,10 +219,17 @@ class Stage:
             since = page["first"] + len(rows)
         return taken
 
-    def again(self, order: Order) -> dict[int, int]:
-        """Return how often messages of an order were handled more than once."""
-        counts = self.board.column(Column.COUNT, order.first, order.end)
-        return {number: count - 1 for number, count in enumerate(counts, order.first) if count > 1}
+    def again(self, order: Order, *, commands: bool = False) -> int:
+        """Return how many handlings of an order's messages were more than one, of events or of commands."""
+        more = 0
+        for part in self.parts(order):
+            counts = self.board.column(Column.COUNT, part.first, part.end)
+            more += sum(
+                count - 1
+                for number, count in enumerate(counts, part.first)
+                if count > 1 and part.is_command(number) == commands
+            )
+        return more
 
     def deliveries(self, since: int = 0) -> dict[str, Any]:
         """Return a page of the gate's record."""
@@ -266,10 +290,9 @@ def _agent(setting: Setting, root: Path) -> AgentProcess:
 
 def _register(root: Path, work: Path, setting: Setting) -> None:
     journal = () if setting.journal else ("--no-journal",)
-    command = shlex.join(["-m", "tests.chaos.scenes.actor", "--work", str(work), *journal, "--api-base"])
-    manifest = manifest_of(
-        Scene.declarations(), executable=sys.executable, arguments=f"{command} {{KeeperApiBaseUrl}}"
-    )
+    forget = () if setting.forget is None else ("--forget", str(setting.forget))
+    command = shlex.join(["-m", "tests.chaos.scenes.actor", "--work", str(work), *journal, *forget, "--api-base"])
+    manifest = manifest_of(Scene.declarations(), executable=sys.executable, arguments=f"{command} {{KeeperApiBaseUrl}}")
     (root / "Plugins" / "Scene.json").write_bytes(to_json(manifest))
     content = {
         "id": "Source",
