@@ -306,6 +306,22 @@ async def test_a_certificate_that_the_bundle_does_not_hold_is_refused(certificat
                 await agent.health()
 
 
+async def test_a_bundle_that_is_replaced_is_read_again(
+    certificate: Any, other_certificate: Any, tmp_path: Path
+) -> None:
+    """An agent that starts anew has another certificate."""
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(other_certificate.file.read_bytes())
+    with https_server(certificate) as base, anyio.fail_after(5):
+        async with open_agent(base, ca_bundle=bundle) as agent:
+            bundle.write_bytes(b"half of")
+            with pytest.raises(PeerNotTrusted, match="give a PEM file"):
+                await agent.health()
+            bundle.write_bytes(certificate.file.read_bytes())
+            for _ in range(2):
+                assert await agent.health() == {"path": "/health"}
+
+
 async def test_a_stranger_is_refused_before_a_byte_is_sent(certificate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[object, object, object]] = []
 

@@ -18,8 +18,10 @@ from typing import Any, Final
 import pytest
 
 from kepm_plugin import Handler, Message, Plugin, Retry
+from kepm_plugin.broker import SessionOptions
 from kepm_plugin.contract import ASSUMED, Contract
 from kepm_plugin.errors import EXIT_CODES, PluginDefinitionError
+from kepm_plugin.link import History
 from kepm_plugin.store import Limits
 
 REPOSITORY: Final = Path(__file__).parent.parent
@@ -205,6 +207,7 @@ def constant(place: str) -> Any:
 
 def test_the_limits_are_those_of_the_code() -> None:
     limits = Limits()
+    keep_alive = SessionOptions(client_id="P").keep_alive
     mib = 2**20
     assert {name: cells[0] for name, cells in table("running.md", "Limits").items()} == {
         "messages that wait for one handler, in memory": (
@@ -218,23 +221,49 @@ def test_the_limits_are_those_of_the_code() -> None:
             f"with {constant('dispatch._window.ANSWER_BYTES') // mib} MiB of answers"
         ),
         "messages held while the journal cannot be written": f"{constant('dispatch._intake.HELD'):,}",
+        "one step of a plugin's code on the event loop": f"{constant('stall.LIMIT'):g} s",
+        # Brokers wait for one and a half keep-alives; a ping is sent after one and the time between two looks.
+        "a loop that is blocked": f"{(keep_alive / 2 - constant('broker._connection._TICK')) // 10 * 10:g} s",
         "deliveries that end with the process": str(constant("dispatch._delivery.DELIVERIES")),
         "dead letters": f"{limits.dead_letters:,} and {limits.dead_letter_bytes // mib} MiB",
+        "age of a dead letter": f"{limits.dead_letter_age / 86_400:g} days",
         "messages that wait in one `subscribe()`": f"{constant('runtime._subscriptions.BACKLOG'):,}",
-        "publications that wait": f"{constant('outbox.LIMIT'):,} and {constant('outbox.SIZE') // mib} MiB",
+        "publications that wait in memory": f"{constant('outbox.LIMIT'):,} and {constant('outbox.SIZE') // mib} MiB",
+        'publications that wait on disk (`outbox = "disk"`)': f"{limits.kept:,} and {limits.kept_bytes // mib} MiB",
+        "of those, in memory too": f"{constant('outbox.WINDOW'):,} and {constant('outbox.WINDOW_BYTES') // mib} MiB",
         "wait of `publish`": f"{constant('outbox.PUT_TIMEOUT'):g} s",
-        "age of a publication at a reconnect": f"{constant('outbox.MAX_AGE'):g} s",
+        "age of a publication in memory, at a connect": f"{constant('outbox.MAX_AGE'):g} s",
+        "age of a publication on disk, at a connect": f"{limits.kept_age / 86_400:g} days",
         "log records that wait": f"{constant('logpipe.RECORDS'):,} and {constant('logpipe.SIZE') // mib} MiB",
+        'log records of an outage on disk (`outbox = "disk"`)': (
+            f"{limits.records:,} and {limits.record_bytes // mib} MiB"
+        ),
         "one log record": f"{constant('records.MAX_RECORD') // 1024} KiB",
         "`concurrency` with `order_by`": str(constant("plugin._handler.ORDERED_CONCURRENCY")),
         "`drain`": f"{Plugin.drain:g} s",
         "`link_budget`": f"{Plugin.link_budget:g} s",
+        "one reading of the socket": (
+            f"{constant('broker._connection.DRAIN')} packets and "
+            f"{constant('broker._connection.DRAIN_BYTES') // mib} MiB"
+        ),
+        "an orphan that holds the lock and does nothing": f"{constant('instance.SILENCE'):g} s",
         "agent unreachable, or refusing, at the start": f"{constant('runtime.RunOptions')().start_budget:g} s",
         "answer of the agent's HTTPS API": f"{constant('agent.ANSWER_LIMIT') // mib} MiB",
     }
     assert constant("dispatch._dispatcher.RETRY") == 1.0, "tried again every second"
     with pytest.raises(PluginDefinitionError):
         Retry(after=constant("dispatch._later.OFF") + 1)
+    assert constant("runtime._serve.LOOK_AGAIN") == 5.0, "takes up within 5 seconds"
+
+
+def test_the_transitions_are_those_of_the_code() -> None:
+    rows = {name: cells[0] for name, cells in table("running.md", "The link").items()}
+    told = {
+        name: log for names, logs in rows.items() for name, log in zip(names.split(", "), logs.split(", "), strict=True)
+    }
+    events = {f"`{name}`": f"`{event.name}`" for name, event in constant("link._history._EVENTS").items()}
+    assert told == events
+    assert {name.strip("`") for name in told} == set(History().report())
 
 
 def test_the_architecture_names_no_module_that_is_not_there() -> None:

@@ -7,10 +7,11 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -28,7 +29,7 @@ from hypothesis.stateful import (
 
 from kepm_plugin.errors import StoreError
 from kepm_plugin.message import Publication, Received
-from kepm_plugin.store import FILE, Journalled, Limits, Store, memory_store, open_store
+from kepm_plugin.store import FILE, Journalled, Keep, Letters, Limits, Store, memory_store, open_letters, open_store
 
 SCAN = Received("MyWorker/Commands/scan", b"{}", qos=1, mid=7, received_at=1.5)
 ANSWER = Publication("MyWorker/Responses/scan", b'{"ok":true}')
@@ -107,7 +108,7 @@ def test_a_message_is_done_in_the_commit_that_holds_its_answers(store: Store) ->
     kept = store.finish(one.id, [ANSWER, ANSWER])
     assert store.unfinished_count() == 0
     assert store.kept() == [(id, ANSWER) for id in kept]  # noqa: A001
-    store.sent(kept[:1])
+    store.keep((), kept[:1])
     assert store.kept() == [(kept[1], ANSWER)]
 
 
@@ -119,7 +120,7 @@ def test_finishing_an_unknown_message_keeps_its_answers_and_nothing_else_changes
 
 def test_nothing_to_write_is_no_commit(store: Store) -> None:
     assert store.journal([]) == []
-    store.sent([])
+    assert store.keep([]) == []
     assert store.kept() == []
 
 
@@ -154,6 +155,15 @@ def test_the_journal_can_be_read_in_parts_from_a_number_on(store: Store) -> None
     assert store.read_from(ids[4] + 1, 2) == []
 
 
+def test_kept_publications_are_read_in_parts_of_a_bounded_size(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kepm_plugin.store._kept.PART_BYTES", 500)
+    large = Publication("t", bytes(500))
+    ids = store.keep([(Keep.PUBLICATION, each) for each in (ANSWER, ANSWER, ANSWER, large, large)])
+    assert [number for number, _ in store.kept(ids[0], 2)] == ids[:2]
+    assert [number for number, _ in store.kept(ids[2], 9)] == ids[2:4]
+    assert [number for number, _ in store.kept(ids[4], 9)] == ids[4:]
+
+
 def test_the_oldest_dead_letters_go_and_are_counted_across_runs(folder: Path) -> None:
     limits = Limits(dead_letters=3)
     with open_store(folder, limits=limits) as store:
@@ -174,6 +184,195 @@ def test_dead_letters_are_bounded_by_bytes_and_the_newest_stays() -> None:
         small.bury(Received("t", bytes(20_000)), reason="large", details="")
         assert [letter.reason for letter in small.dead_letters()] == ["large"]
         assert small.dead_letters_dropped() == 5
+
+
+DAY = 86_400.0
+
+
+def test_dead_letters_that_are_too_old_go_at_the_next_burial_and_when_the_file_is_opened(folder: Path) -> None:
+    now = 2e9
+    limits = Limits(dead_letter_age=30 * DAY)
+    with open_store(folder, limits=limits, now=lambda: now) as store:
+        for number in range(4):
+            store.bury(SCAN, reason=str(number), details="")
+            now += 10 * DAY
+        assert [letter.reason for letter in store.dead_letters()] == ["0", "1", "2", "3"], "on the day itself"
+        store.bury(SCAN, reason="4", details="")
+        assert [letter.reason for letter in store.dead_letters()] == ["1", "2", "3", "4"]
+        now += 20 * DAY
+    with open_store(folder, limits=limits, now=lambda: now) as store:
+        assert [letter.reason for letter in store.dead_letters()] == ["3", "4"]
+        assert store.dead_letters_dropped() == 3
+        assert store.report() == {"deadLetters": 2, "deadLettersDropped": 3}
+    with open_store(folder, limits=limits, now=lambda: now) as store:
+        assert store.report() == {"deadLetters": 2, "deadLettersDropped": 3}
+
+
+def test_the_age_of_a_letter_is_not_known_where_the_clock_was_not_set(folder: Path) -> None:
+    now = 5.0
+    with open_store(folder, now=lambda: now) as store:
+        store.bury(SCAN, reason="unknown", details="")
+        now = 2e9
+        store.bury(SCAN, reason="old", details="")
+        now += 20 * DAY
+        store.bury(SCAN, reason="new", details="")
+        assert [letter.reason for letter in store.dead_letters()] == ["unknown", "old", "new"]
+        now += 20 * DAY
+        store.bury(SCAN, reason="newer", details="")
+        # What came before one that is too old is too old as well.
+        assert [letter.reason for letter in store.dead_letters()] == ["new", "newer"]
+
+
+def test_old_letters_that_cannot_be_deleted_keep_no_plugin_from_starting(folder: Path) -> None:
+    with open_store(folder, now=lambda: 2e9) as store:
+        store.bury(SCAN, reason="old", details="")
+    with closing(sqlite3.connect(folder / FILE)) as other:
+        other.execute("CREATE TRIGGER full BEFORE DELETE ON dead BEGIN SELECT RAISE(FAIL, 'disk full'); END")
+    with open_store(folder, now=lambda: 3e9) as store:
+        assert store.report() == {"deadLetters": 1, "deadLettersDropped": 0}
+        store.journal([SCAN])
+
+
+def test_a_letter_knows_how_often_its_handler_had_the_message(folder: Path) -> None:
+    with open_store(folder) as store:
+        once, tried, left = store.journal([SCAN] * 3)
+        store.bury(SCAN, reason="failed", details="", id=once.id)
+        store.postpone(tried.id, 2, 0.0)
+        store.bury(SCAN, reason="failed", details="", id=tried.id)
+        store.bury(SCAN, reason="QoS 0", details="")
+    with open_store(folder) as store:
+        store.begin(left.id, 2)
+        store.bury(SCAN, reason="failed", details="", id=left.id)
+        assert [letter.deliveries for letter in store.dead_letters()] == [1, 3, None, 2]
+
+
+# --- what a command in another process changes ------------------------------------------------------------------------
+
+
+@contextmanager
+def letters_of(folder: Path, now: float = 3e9) -> Generator[Letters]:
+    """The letters as a command has them: over a connection of its own."""
+    with open_letters(folder / FILE, writable=True, now=lambda: now) as letters:
+        assert letters is not None
+        yield letters
+
+
+def added(store: Store) -> list[Journalled]:
+    found = list[Journalled]()
+    while rows := store.added_by_others():
+        found += rows
+    return found
+
+
+def test_a_letter_is_put_back_as_it_came_and_begins_anew(folder: Path) -> None:
+    full = Received(
+        "a/\udcff/b",
+        b"\x00\xff",
+        qos=2,
+        retained=True,
+        received_at=12.25,
+        response_topic="back/to",
+        correlation_data=b"\x01",
+        properties={"é": "\udcff"},
+    )
+    anew = msgspec.structs.replace(full, received_at=3e9)
+    with open_store(folder) as store:
+        (row,) = store.journal([full])
+        store.postpone(row.id, 3, 5e9)
+        store.bury(full, reason="failed", details="", id=row.id)
+        (letter,) = store.dead_letters()
+        with letters_of(folder) as letters:
+            assert letters.read(letter.id) == letter
+            assert letters.put_back(letter.id)
+            assert not letters.put_back(letter.id)
+            assert letters.read(letter.id) is None
+        (back,) = added(store)
+        assert back == Journalled(back.id, anew, 1)
+        assert (store.unfinished_count(), store.report()["deadLetters"]) == (1, 0)
+        assert added(store) == []
+        assert store.read_from(0, 9) == [back]
+    with open_store(folder) as store:
+        assert store.unfinished() == [Journalled(back.id, anew, 2)]
+        assert added(store) == []
+
+
+def test_what_is_put_back_while_no_plugin_runs_is_left_over_like_the_rest(folder: Path) -> None:
+    with open_store(folder) as store:
+        store.bury(SCAN, reason="failed", details="")
+        (left,) = store.journal([SCAN])
+        (letter,) = store.dead_letters()
+    with letters_of(folder) as letters:
+        letters.put_back(letter.id)
+    with open_store(folder) as store:
+        # Not the first delivery, which is never counted: a message that ends the process would do so for ever.
+        assert [(row.id, row.delivery) for row in store.unfinished()] == [(left.id, 2), (left.id + 1, 2)]
+        assert added(store) == []
+
+
+def test_what_is_put_back_is_not_read_from_the_journal_before_it_was_taken_up(folder: Path) -> None:
+    with open_store(folder) as store:
+        store.bury(SCAN, reason="failed", details="")
+        (first,) = store.journal([SCAN])
+        with letters_of(folder) as letters:
+            letters.put_back(1)
+        (third,) = store.journal([SCAN])
+        assert third.id == first.id + 2
+        assert [row.id for row in store.read_from(0, 9)] == [first.id, third.id]
+        assert [row.id for row in added(store)] == [first.id + 1]
+        assert [row.id for row in store.read_from(0, 9)] == [first.id, first.id + 1, third.id]
+
+
+def test_many_that_are_put_back_are_taken_up_in_parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kepm_plugin.store._journal.PART", 3)
+    monkeypatch.setattr("kepm_plugin.store._journal.PART_BYTES", 500)
+    with open_store(folder) as store:
+        for size in (0, 0, 0, 0, 600, 0):
+            store.bury(Received("t", bytes(size)), reason="failed", details="")
+        with letters_of(folder) as letters:
+            for entry in letters.all():
+                letters.put_back(entry.id)
+        parts = list[int]()
+        while rows := store.added_by_others():
+            parts.append(len(rows))
+        assert parts == [3, 2, 1]
+        assert store.unfinished_count() == 6
+
+
+def test_totals_are_right_after_others_have_deleted_letters(folder: Path) -> None:
+    limits = Limits(dead_letters=3)
+    with open_store(folder, limits=limits) as store:
+        for number in range(3):
+            store.bury(SCAN, reason=str(number), details="")
+        with letters_of(folder) as letters:
+            assert letters.purge([1, 2, 99]) == 2
+        # Nobody has looked yet: a burial must not count on letters that are gone.
+        store.bury(SCAN, reason="3", details="")
+        assert [letter.reason for letter in store.dead_letters()] == ["2", "3"]
+        assert store.report() == {"deadLetters": 2, "deadLettersDropped": 0}
+        with letters_of(folder) as letters:
+            letters.purge([3])
+        assert store.report()["deadLetters"] == 2
+        assert added(store) == []
+        assert store.report()["deadLetters"] == 1
+
+
+def test_where_nobody_has_written_nothing_is_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.bury(SCAN, reason="failed", details="")
+    monkeypatch.delattr("kepm_plugin.store._dead.DeadLetters.refresh")
+    assert store.added_by_others() == []
+
+
+def test_what_could_not_be_taken_up_is_found_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kepm_plugin.database._file.BUSY", 0.01)
+    with open_store(folder) as store:
+        store.bury(SCAN, reason="failed", details="")
+        with letters_of(folder) as letters:
+            letters.put_back(1)
+        with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreError, match="locked"):
+                store.added_by_others()
+        assert len(added(store)) == 1
 
 
 def test_a_full_journal_refuses_until_something_is_finished() -> None:
@@ -263,10 +462,10 @@ def test_a_file_that_another_process_holds_is_named_after_a_bounded_wait(folder:
         other = sqlite3.connect(folder / FILE, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="locked"):
-            store.keep(ANSWER)
+            store.keep([(Keep.ANSWER, ANSWER)])
         other.execute("ROLLBACK")
         other.close()
-        store.keep(ANSWER)
+        store.keep([(Keep.ANSWER, ANSWER)])
         assert len(store.kept()) == 1
 
 
@@ -354,13 +553,14 @@ class StoreMachine(RuleBasedStateMachine):
         self.inherited: set[int] = set()
         self.kept: dict[int, Publication] = {}
         self.dead: list[tuple[Received, str]] = []
+        self.put_back: set[int] = set()
         self.dropped = 0
         self.opened = ExitStack()
 
     @initialize()
     def open(self) -> None:
         self.store = self.opened.enter_context(open_store(self.folder, limits=LIMITS))
-        self.inherited = set(self.journalled)
+        self.inherited, self.put_back = set(self.journalled), set()
 
     @rule()
     def reopen(self) -> None:
@@ -369,6 +569,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(target=messages, batch=st.lists(RECEIVED, max_size=3))
     def journal(self, batch: list[Received]) -> MultipleResults[int]:
+        self.look_again()  # the bound is that of what is known
         full = sum(_size(one.received) for one in self.journalled.values()) >= LIMITS.journal_bytes
         if full and batch:
             with pytest.raises(StoreError):
@@ -396,13 +597,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(target=publications, publication=PUBLICATIONS)
     def keep(self, publication: Publication) -> int:
-        id = self.store.keep(publication)  # noqa: A001
+        [id] = self.store.keep([(Keep.PUBLICATION, publication)])  # noqa: A001
         self.kept[id] = publication
         return id
 
     @rule(ids=st.lists(publications, max_size=3))
     def sent(self, ids: list[int]) -> None:
-        self.store.sent(ids)
+        self.store.keep((), ids)
         for id in ids:  # noqa: A001
             self.kept.pop(id, None)
 
@@ -418,10 +619,45 @@ class StoreMachine(RuleBasedStateMachine):
             self.dead.pop(0)
             self.dropped += 1
 
+    @rule(target=messages, data=st.data())
+    def put_back_by_a_command(self, data: st.DataObject) -> MultipleResults[int]:
+        """A command puts a letter back, and the plugin looks at some later time, or not before its next start."""
+        with letters_of(self.folder) as letters:
+            entries = letters.all()
+            if not entries:
+                return multiple()
+            number = data.draw(st.integers(0, len(entries) - 1))
+            assert letters.put_back(entries[number].id)
+        received, _ = self.dead.pop(number)
+        anew = msgspec.structs.replace(_without_mid(received), received_at=3e9)
+        newest = self.newest_id()
+        self.journalled[newest] = Journalled(newest, anew, 1)
+        self.put_back.add(newest)
+        return multiple(newest)
+
+    def newest_id(self) -> int:
+        with closing(sqlite3.connect(self.folder / FILE)) as db:
+            return int(db.execute("SELECT max(id) FROM journal").fetchone()[0])
+
+    @rule(count=st.integers(1, 2))
+    def purge_by_a_command(self, count: int) -> None:
+        with letters_of(self.folder) as letters:
+            gone = [entry.id for entry in letters.all()][:count]
+            assert letters.purge(gone) == len(gone)
+        self.dead = self.dead[count:]
+
+    @rule()
+    def look_again(self) -> None:
+        expected = [self.journalled[id] for id in sorted(self.put_back & set(self.journalled))]  # noqa: A001
+        assert added(self.store) == expected
+        self.put_back = set()
+
     @invariant()
     def holds_what_it_must(self) -> None:
-        assert self.store.unfinished_count() == len(self.journalled)
+        known = {id for id in self.journalled if id not in self.put_back}  # noqa: A001
+        assert {row.id for row in self.store.read_from(0, 99)} == known
         assert dict(self.store.kept()) == self.kept
+        assert self.store.kept_count() == len(self.kept)
         assert [(letter.received, letter.reason) for letter in self.store.dead_letters()] == self.dead
         assert self.store.dead_letters_dropped() == self.dropped
 

@@ -3,10 +3,13 @@
 Nothing here waits or polls on its own: `runtime` asks as often as it wants to know. The only importer of filelock.
 """
 
+import logging
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +18,9 @@ from filelock import FileLock, Timeout
 from .contract import JOB_ID_VARIABLE
 from .errors import StartedAsJob, StoreError
 from .folder import lock_folder, make_private
+from .holder import Seen, read_record, send, write_record
+
+log = logging.getLogger("kepm_plugin.instance")
 
 RETRY: Final = 0.05
 """Seconds between two attempts of a copy that stands by.
@@ -22,6 +28,12 @@ RETRY: Final = 0.05
 No system wakes a waiter that can also be cancelled, so it asks: 20 system calls a second, for as long as two copies are
 alive. The lock of a killed holder is seen as free after this time.
 """
+
+LOOK: Final = 0.5
+"""Seconds between two looks of such a copy at the one that holds the lock."""
+
+SILENCE: Final = 15.0
+"""Seconds without a sign of life after which an orphan that keeps the lock is killed; `mark` comes every five."""
 
 
 class InstanceLock:
@@ -36,6 +48,8 @@ class InstanceLock:
         # preserve_lock_file: never unlinked, since two copies could then hold two files of one name. It also rules out
         # filelock's soft lock, which a kill -9 would leave behind.
         self._lock = FileLock(path, timeout=0, mode=0o600, thread_local=False, preserve_lock_file=True)
+        self._record = path.with_suffix(".holder")
+        self._succession = Succession(self._record)
 
     @property
     def held(self) -> bool:
@@ -56,7 +70,19 @@ class InstanceLock:
             return False
         except OSError as exc:
             raise StoreError(f"the lock {self.path} cannot be used: {exc.strerror}; make it writable") from exc
+        # Without it the next copy waits for as long as this one takes; that is no reason not to handle.
+        with suppress(OSError):
+            write_record(self._record)
         return True
+
+    def mark(self) -> None:
+        """Show to a copy that stands by that this one is alive and serves."""
+        with suppress(OSError):
+            os.utime(self._record)
+
+    def press(self) -> None:
+        """See to it that a holder that is an orphan gives way; for a copy that stands by, again and again."""
+        self._succession.press()
 
     def release(self) -> None:
         """Give the lock to the next one; without it, do nothing."""
@@ -83,6 +109,54 @@ def instance_lock(plugin_id: str, folder: Path | None = None) -> Generator[Insta
         yield lock
     finally:
         lock.release()
+
+
+class Succession:
+    """What a copy that stands by does about an orphan that keeps the lock.
+
+    An orphan gives way by itself, unless it is stopped or hangs. One that is stopped is woken (SIGCONT), so that it can
+    finish what it has begun and leave. One that shows no sign of life for `SILENCE` is killed: nothing that it holds
+    is lost, it is in the journal or unacknowledged. Whose launcher lives is left alone, whatever its state.
+    """
+
+    def __init__(self, record: Path, now: Callable[[], float] = time.monotonic) -> None:
+        self._record, self._now = record, now
+        self._looked = -LOOK
+        self._holder: Seen | None = None
+        self._mark = 0
+        self._silent = self._stopped = 0.0
+
+    def press(self) -> None:
+        """Look, at most every `LOOK`, and act where it is time."""
+        passed = self._now() - self._looked
+        if passed < LOOK or sys.platform == "win32":
+            return
+        self._looked += passed
+        record, mark = read_record(self._record), self._last_mark()
+        holder = None if record is None else record.orphan()
+        if holder is None or not holder.same(self._holder) or mark != self._mark:
+            self._holder, self._mark = holder, mark
+            self._silent = self._stopped = passed = 0.0
+        if holder is None:
+            return
+        passed = min(passed, 2 * LOOK)  # a machine that slept has given nobody time
+        self._silent += passed
+        self._stopped = self._stopped + passed if holder.stopped else 0.0
+        if self._silent >= SILENCE:
+            self._act("standby.killed", holder, signal.SIGKILL, f"no sign of life for {SILENCE:g} s")
+        elif self._stopped >= LOOK:
+            self._act("standby.woken", holder, signal.SIGCONT, "it is stopped")
+
+    def _act(self, event: str, holder: Seen, number: int, why: str) -> None:
+        self._silent = self._stopped = 0.0
+        if send(holder, number):
+            reason = f"the copy that holds the lock is an orphan, and {why}"
+            log.warning(event, extra={"holder": holder.pid, "reason": reason})
+
+    def _last_mark(self) -> int:
+        with suppress(OSError):
+            return self._record.stat().st_mtime_ns
+        return 0
 
 
 class Launcher:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import stat
 import subprocess
@@ -81,6 +82,36 @@ def test_a_program_that_it_starts_finds_its_own_libraries(agent: AgentProcess, f
 
 def test_a_worker_of_multiprocessing_is_no_second_plugin(agent: AgentProcess) -> None:
     assert asked(agent, "worker") == agent.plugin_process(PLUGIN).pid
+
+
+def deadletters(frozen: Frozen, *arguments: str) -> str:
+    """Run a command as an operator of an endpoint does: with the plugin's program, beside the running plugin."""
+    done = subprocess.run(
+        [frozen.program, "deadletters", *arguments],
+        cwd="/",
+        env={name: value for name, value in os.environ.items() if name == "XDG_STATE_HOME"},
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    return done.stdout.decode()
+
+
+def test_its_dead_letters_are_listed_and_replayed_while_it_runs(agent: AgentProcess, frozen: Frozen) -> None:
+    asked(agent, "process")
+    assert not agent.control.send(PLUGIN, "process", {"modules": "no list"})["ok"]
+    (letter,) = json.loads(deadletters(frozen, "list", "--json"))
+    assert (letter["topic"], letter["reason"]) == (f"{PLUGIN}/Commands/process", "payload mismatch")
+    number = str(letter["id"])
+    assert '"modules": "no list"' in deadletters(frozen, "show", number)
+    mark = agent.mark()
+    assert "1 dead letter put back" in deadletters(frozen, "replay", number)
+    agent.until(rf"^{PLUGIN} .*messages\.replayed", after=mark)
+    agent.until(rf"^{PLUGIN} .*message\.mismatched", after=mark)
+    (again,) = json.loads(deadletters(frozen, "list", "--json"))
+    assert again["id"] != letter["id"]
+    assert "1 dead letter deleted" in deadletters(frozen, "purge", "--all")
 
 
 def test_when_asked_to_stop_it_ends_well(agent: AgentProcess) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from kepm_plugin.dispatch import Dispatcher
 from kepm_plugin.message import Publication, Received
-from kepm_plugin.store import Store
+from kepm_plugin.store import Keep, Store
 from tests.chaos.reaper import Reaper
 
 PAUSE = 0.03
@@ -53,7 +53,7 @@ def never_done(reaper: Reaper) -> None:
     """Each run handles again what an earlier one handled."""
 
     def idle(self: Store, id: int, answers: Sequence[Publication] = ()) -> list[int]:  # noqa: A002
-        return [self.keep(answer) for answer in answers]
+        return self.keep([(Keep.ANSWER, answer) for answer in answers])
 
     Store.finish = idle  # type: ignore[method-assign]
 

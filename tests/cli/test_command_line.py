@@ -11,7 +11,7 @@ from kepm_plugin import __version__
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
-COMMANDS = ("gen-manifest", "validate", "schema", "run", "package", "dev", "send", "settings")
+COMMANDS = ("gen-manifest", "validate", "schema", "run", "package", "dev", "send", "settings", "deadletters")
 
 
 def one_line(told: str) -> str:
@@ -126,7 +126,7 @@ def test_a_plugins_own_wrong_command_line_exits_with_2(python: Command, argument
 def test_a_plugins_own_help_lists_its_commands(python: Command) -> None:
     made = python("single.py", "--help")
     assert made.returncode == 0
-    assert [name for name in ("run", "gen-manifest", "validate") if name not in made.stdout] == []
+    assert [name for name in ("run", "gen-manifest", "validate", "deadletters") if name not in made.stdout] == []
     assert "dev" not in made.stdout.replace("device", "")
     assert "--data-dir" in python("single.py", "run", "--help").stdout
 

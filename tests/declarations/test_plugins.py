@@ -134,6 +134,8 @@ def test_the_id_that_is_proposed_is_taken(plugin_id: str) -> None:
         ("requires_monitoring", 1, "give True or False"),
         ("auto_restart", None, "give True or False"),
         ("journal", 0, "give True or False"),
+        ("outbox", "database", "Worker.outbox is 'database'; give 'memory' or 'disk'"),
+        ("outbox", None, "give 'memory' or 'disk'"),
         ("clean_session", "False", "give True or False"),
         ("echo", None, "Worker.echo is None; give True or False"),
     ],
@@ -152,12 +154,21 @@ def test_attributes_in_range_are_taken(plugin: Define) -> None:
         execution_context="User",
         startup_priority=0,
         qos=2,
+        outbox="disk",
         heartbeat=None,
         link_budget=0.5,
         platforms=["Linux", "macOS"],
         auto_start=False,
         echo=False,
     ).declarations()
+
+
+def test_a_plugin_that_may_not_write_has_no_outbox_on_disk(plugin: Define) -> None:
+    with pytest.raises(
+        PluginDefinitionError, match=r"Worker\.outbox is 'disk', and journal = False .* leave one of them"
+    ):
+        plugin(journal=False, outbox="disk")
+    plugin(journal=False, outbox="memory").declarations()
 
 
 @pytest.mark.parametrize(

@@ -197,8 +197,8 @@ async def test_clients_are_dropped_when_the_engine_is_killed_and_served_when_it_
         await stage.agent.kill_engine(pause=0.3)
         await keeper.closed()
         await clean.closed()
-        _, _, code = await stage.connect()
-        assert code == (0x88 if stage.version == 5 else 3)
+        with pytest.raises(ConnectionError):
+            await stage.connect()
         assert stage.agent.engine_pid is None
         with anyio.fail_after(5):
             await stage.agent.wait_engine()

@@ -59,10 +59,10 @@ class AgentProcess:
         with self._changed:
             return len(self._lines)
 
-    def lines(self, pattern: str) -> list[str]:
+    def lines(self, pattern: str, *, after: int = 0) -> list[str]:
         """Return the lines so far that hold a pattern."""
         with self._changed:
-            return [line for line in self._lines if re.search(pattern, line)]
+            return [line for line in self._lines[after:] if re.search(pattern, line)]
 
     def until(self, pattern: str, *, after: int = 0, timeout: float = PATIENCE) -> re.Match[str]:
         """Wait for a line that holds a pattern."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kepm_plugin import Plugin
 from kepm_plugin.manifest import manifest_of, to_json
 from tests.e2e.agent_process import AgentProcess, agent_process
 from tests.e2e.probe_plugin import Probe
@@ -57,12 +58,17 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield Running(site, agent)
 
 
-def make_site(folder: Path) -> Site:
-    """Register the probe in a new agent root; its name has a space."""
-    root, work = folder / "agent root", folder / "work"
+def make_site(
+    folder: Path, work: Path | None = None, *, kind: type[Plugin] = Probe, file: str = "probe_plugin.py"
+) -> Site:
+    """Register the probe, or another plugin, in a new agent root, whose name has a space.
+
+    `work` may be that of another site.
+    """
+    root, work = folder / "agent root", work or folder / "work"
     (root / "Plugins").mkdir(parents=True)
-    work.mkdir()
-    script = shlex.join([str(HERE / "probe_plugin.py"), "--work", str(work), "--keeper-api-base"])
-    manifest = manifest_of(Probe.declarations(), executable=sys.executable, arguments=f"{script} {{KeeperApiBaseUrl}}")
-    (root / "Plugins" / "Probe.json").write_bytes(to_json(manifest))
+    work.mkdir(exist_ok=True)
+    script = shlex.join([str(HERE / file), "--work", str(work), "--keeper-api-base"])
+    manifest = manifest_of(kind.declarations(), executable=sys.executable, arguments=f"{script} {{KeeperApiBaseUrl}}")
+    (root / "Plugins" / f"{kind.id}.json").write_bytes(to_json(manifest))
     return Site(root, work)

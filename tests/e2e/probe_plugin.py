@@ -143,9 +143,14 @@ def main() -> int:
     parser.add_argument("--work", type=Path)
     given = parser.parse_args()
     os.environ["PROBE_LEDGER"] = str(given.work / "ledger")
-    return run(
-        Probe, RunOptions(api_base=given.keeper_api_base, data_dir=given.work / "data", lock_dir=given.work / "lock")
+    bundle = os.environ.get("PROBE_CA_BUNDLE")
+    options = RunOptions(
+        api_base=given.keeper_api_base,
+        ca_bundle=Path(bundle) if bundle else None,
+        data_dir=given.work / "data",
+        lock_dir=given.work / "lock",
     )
+    return run(Probe, options)
 
 
 if __name__ == "__main__":

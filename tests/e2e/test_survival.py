@@ -4,8 +4,6 @@ import json
 import signal
 import threading
 from collections import Counter
-from collections.abc import Generator
-from contextlib import contextmanager
 from itertools import count
 from typing import Self
 
@@ -58,51 +56,6 @@ def test_ten_kills_of_the_broker_while_commands_are_sent(site: Site, engine: str
     assert caller.answered
     handled = {int(text) for _, text in site.ledger() if text.isdecimal()}
     assert set(caller.answered) <= handled
-
-
-def test_five_restarts_of_the_agent_leave_one_copy_that_serves(site: Site, engine: str) -> None:
-    numbers = count(1)
-    ends = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM]
-    served: list[int] = []
-    orphans: list[AgentProcess] = []
-    for number in ends:
-        with leaving_orphans(site, engine) as agent:
-            answer = agent.control.send("Probe", "echo", {}, timeout=5)
-            assert answer["result"]["pid"] == agent.plugin_process("Probe").pid, "the copy that this agent launched"
-            served.append(answer["result"]["pid"])
-            with Caller(agent, numbers):
-                agent.until(r"^Probe .*noted: \d+")
-                agent.end(number)
-        orphans.append(agent)
-    for agent in orphans:
-        agent.joined()
-    assert len(set(served)) == len(ends)
-    handled = Counter(text for _, text in site.ledger() if text.isdecimal())
-    assert len(handled) >= len(ends), "commands were handled under each agent"
-    assert handled.most_common(1)[0][1] == 1, f"handled twice: {handled.most_common(3)}"
-
-
-@contextmanager
-def leaving_orphans(site: Site, engine: str) -> Generator[AgentProcess]:
-    """An agent that the test ends itself; its plugins may outlive it."""
-    agent = AgentProcess(site.root, "--broker", engine, "--leave-orphans", measured=False)
-    try:
-        yield agent.ready()
-    finally:
-        agent.end(signal.SIGKILL)
-
-
-def test_an_orphan_whose_handler_never_ends_gives_way_to_the_next_copy(site: Site) -> None:
-    with leaving_orphans(site, "nats") as agent:
-        agent.control.send("Probe", "echo")
-        with pytest.raises(KepmError):
-            agent.control.send("Probe", "hang/stubborn", timeout=0.5)
-        orphan = agent.plugin_process("Probe")
-        agent.end(signal.SIGKILL)
-    with agent_process(site.root, "--broker", "nats", measured=False) as successor:
-        assert successor.control.send("Probe", "echo", timeout=10)["result"]["pid"] != orphan.pid
-        orphan.wait(5)
-    agent.joined()
 
 
 def test_a_pause_longer_than_the_link_budget_is_no_reason_to_exit(site: Site, engine: str) -> None:

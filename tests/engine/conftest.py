@@ -29,3 +29,10 @@ def store() -> Generator[Store]:
     """A store in memory."""
     with memory_store() as opened:
         yield opened
+
+
+@pytest.fixture
+def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little of what the outbox has on disk lies in memory."""
+    monkeypatch.setattr("kepm_plugin.outbox._disk.WINDOW", 4)
+    monkeypatch.setattr("kepm_plugin.outbox._disk.PART", 3)

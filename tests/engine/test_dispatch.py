@@ -1051,3 +1051,16 @@ async def test_a_thread_outlives_a_cancelled_call_without_harm(store: Store) -> 
     go_on.set()
     assert ended.wait(5)
     assert store.unfinished_count() == 1
+
+
+async def test_with_a_journal_reading_never_stops_however_much_waits(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kepm_plugin.dispatch._lane.LIMIT", 2)
+    bench = Bench(commanding(lambda _: None), store)
+    for _ in range(5):
+        bench.send("P/Commands/scan")
+    bench.dispatcher.new_session(True)
+    assert (bench.paused, bench.troubles, len(bench.acknowledged)) == ([], [], 5)
+    async with bench.serving():
+        await bench.answer(4)

@@ -8,6 +8,7 @@ import anyio.lowlevel
 import pytest
 
 from kepm_plugin import Handler, Message, Plugin
+from kepm_plugin.dispatch._delivery import DELIVERIES
 from kepm_plugin.store import open_store
 from kepm_plugin.testing import hosted
 from tests.engine.bench import JSON, Bench, Gates, commanding, failing, fresh, gated
@@ -24,7 +25,7 @@ def left_over(folder: Path, *begun: int) -> None:
 
 
 @pytest.mark.parametrize("order", [("poison", "beside"), ("beside", "poison")])
-async def test_it_is_given_up_after_three_deliveries_and_what_ran_beside_it_or_waited_is_handled(
+async def test_it_is_given_up_after_five_deliveries_and_what_ran_beside_it_or_waited_is_handled(
     tmp_path: Path, order: tuple[str, str]
 ) -> None:
     run, seen, handled = 0, list[tuple[object, int]](), list[object]()
@@ -64,7 +65,7 @@ async def test_it_is_given_up_after_three_deliveries_and_what_ran_beside_it_or_w
                 kind.command(name)(Beside)
         return kind
 
-    for run in range(3):
+    for run in range(DELIVERIES):
         crashed = anyio.Event()
         with open_store(tmp_path / str(run)) as store:
             bench = Bench(registered(), store)
@@ -78,13 +79,13 @@ async def test_it_is_given_up_after_three_deliveries_and_what_ran_beside_it_or_w
                     tasks.start_soon(bench.dispatcher.serve)
                     await crashed.wait()
                     tasks.cancel_scope.cancel()
-    assert [delivery for name, delivery in seen if name == "poison"] == [1, 2, 3]
+    assert [delivery for name, delivery in seen if name == "poison"] == [1, 2, 3, 4, 5]
 
-    run, crashed = 3, anyio.Event()
-    with open_store(tmp_path / "3") as store:
+    run, crashed = DELIVERIES, anyio.Event()
+    with open_store(tmp_path / str(DELIVERIES)) as store:
         bench = Bench(registered(), store)
         bench.dispatcher.replay()
-        assert (await bench.answer())["error"] == "given up after 3 deliveries"
+        assert (await bench.answer())["error"] == "given up after 5 deliveries"
         assert (await bench.answer())["correlationId"] == "poison"
         async with bench.serving():
             await bench.until(lambda: store.unfinished_count() == 0)
@@ -96,12 +97,12 @@ async def test_it_is_given_up_after_three_deliveries_and_what_ran_beside_it_or_w
 
 
 async def test_its_caller_is_answered_once(tmp_path: Path) -> None:
-    left_over(tmp_path / "P", 3)
+    left_over(tmp_path / "P", DELIVERIES)
     async with hosted(commanding(lambda message: None), data_dir=tmp_path / "P") as host:
         await host.until_published("Responses/scan")
         await host.stop()
         [answer] = host.published("Responses/scan")
-        assert answer == {"correlationId": "0", "ok": False, "error": "given up after 3 deliveries"}
+        assert answer == {"correlationId": "0", "ok": False, "error": "given up after 5 deliveries"}
 
 
 async def test_a_delivery_that_an_orderly_stop_cuts_short_does_not_count(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ async def test_a_delivery_that_an_orderly_stop_cuts_short_does_not_count(tmp_pat
 
 
 async def test_it_is_logged_with_topic_and_handler(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    left_over(tmp_path, 3)
+    left_over(tmp_path, DELIVERIES)
     with open_store(tmp_path) as store:
         Bench(commanding(lambda message: None), store).dispatcher.replay()
         assert store.unfinished_count() == 0
@@ -139,7 +140,7 @@ async def test_what_cannot_be_buried_is_neither_handled_nor_lost(
 ) -> None:
     monkeypatch.setattr("kepm_plugin.dispatch._lane.LIMIT", 1)
     seen = list[str | None]()
-    left_over(tmp_path, 1, 1, 3)
+    left_over(tmp_path, 1, 1, DELIVERIES)
     with open_store(tmp_path) as store:
         bench = Bench(commanding(lambda message: seen.append(message.correlation_id)), store)
         with monkeypatch.context() as patch:

@@ -11,8 +11,9 @@ import pytest
 
 from kepm_plugin import Gap, Handler, Message, Plugin, Request, Settings
 from kepm_plugin.errors import AgentUnreachable, BadAgentAnswer, InstanceError, LinkLost, StoreError, UsageError
+from kepm_plugin.link import Deliver, Session
 from kepm_plugin.message import Publication, Received
-from kepm_plugin.store import memory_store, open_store
+from kepm_plugin.store import Keep, memory_store, open_store
 from kepm_plugin.testing import MemoryAgent, hosted
 from tests.engine.world import JSON, World, fresh
 
@@ -289,16 +290,32 @@ async def test_a_link_that_cannot_be_restored_ends_the_run_with_its_own_error() 
 
 
 async def test_after_a_failed_attempt_the_brokers_address_is_read_again() -> None:
-    world = World(fresh())
+    failing = False
+
+    @asynccontextmanager
+    async def connect(client_id: str, deliver: Deliver, **given: Any) -> AsyncGenerator[Session]:
+        nonlocal failing
+        if failing:
+            failing = False
+            raise AgentUnreachable("nobody listens")
+        async with world.broker.connect(client_id, deliver, **given) as session:
+            yield session
+
+    def lose() -> None:
+        nonlocal failing
+        failing = True
+        world.broker.cut("P")
+
+    world = World(fresh(), connect=connect)
     async with world.running():
         await world.served()
         world.agent.system |= {"broker.host": "localhost", "broker.port": "9999"}
-        await world.reconnected(lambda: world.broker.cut("P"))
+        await world.reconnected(lose)
         world.agent.system["broker.port"] = "no port"
-        await world.reconnected(lambda: world.broker.cut("P"))
+        await world.reconnected(lose)
         world.agent.refusing = True
-        await world.reconnected(lambda: world.broker.cut("P"))
-    assert world.places == [("127.0.0.1", 8675), *[("localhost", 9999)] * 3]
+        await world.reconnected(lose)
+    assert world.places == [*[("127.0.0.1", 8675)] * 2, *[("localhost", 9999)] * 5]
 
 
 async def test_an_agent_without_settings_of_its_own_means_the_documented_address() -> None:
@@ -583,7 +600,7 @@ async def test_a_stop_while_the_link_is_down_takes_no_longer_than_the_handlers()
 async def test_answers_that_an_earlier_run_could_not_send_are_sent_once(tmp_path: Path) -> None:
     answer = Publication("P/Responses/note", b'"kept"')
     with open_store(tmp_path) as store:
-        store.keep(answer)
+        store.keep([(Keep.ANSWER, answer)])
         world = World(fresh(), store=store)
         async with world.running():
             await world.until(lambda: world.on("P/Responses/note"))
@@ -613,24 +630,27 @@ async def test_an_answer_waits_for_the_link_as_long_as_it_takes() -> None:
             assert store.kept() == []
 
 
-async def test_a_sent_answer_that_cannot_be_forgotten_is_logged(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+@on_mock_clock
+async def test_a_sent_answer_that_cannot_be_forgotten_degrades_until_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     class P(Recorder):
         id = "P"
 
-    def fail(ids: object) -> None:
+    def fail(*_: object) -> None:
         raise StoreError("disk full")
 
     with memory_store() as store:
-        monkeypatch.setattr(store, "sent", fail)
         world = World(P, store=store)
         async with world.running():
             await world.served()
-            world.send("P/Commands/note")
-            await world.until(lambda: world.on("P/Responses/note"))
-            await anyio.wait_all_tasks_blocked()
-    assert "answer.kept" in [one.message for one in caplog.records]
+            with monkeypatch.context() as patch:
+                patch.setattr(store, "keep", fail)
+                world.send("P/Commands/note")
+                await world.until(lambda: "degraded" in world.states())
+                assert "disk full" in str(world.on("P/Status")[-1]["reason"])
+                assert len(store.kept()) == 1
+            await world.until(lambda: world.states()[-1] == "running")
+            assert store.kept() == []
+        assert len(world.on("P/Responses/note")) == 1
 
 
 async def test_a_journal_that_cannot_be_read_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 import trio.testing
 
 from kepm_plugin.errors import AgentUnreachable, BrokerRefused, LinkLost, UsageError
-from kepm_plugin.link import SUSPENDED, Deliver, Link, LinkOptions, Session
+from kepm_plugin.link import SUSPENDED, Deliver, Ending, History, Link, LinkOptions, Session
 from kepm_plugin.message import Publication, Received
 from kepm_plugin.plugin import Gap
 
@@ -40,6 +40,7 @@ class Scripted:
     """One session; what the broker does is up to the test."""
 
     version = "5"
+    certificate = ""
     in_flight_maximum = 20
 
     def __init__(
@@ -52,6 +53,7 @@ class Scripted:
     ) -> None:
         self.session_present, self.early, self.refusal, self.echoes = session_present, early, refusal, echoes
         self.reading_since = -math.inf
+        self.ending: Ending = "broken"
         self.deliver: Deliver
         self.subscribed: list[tuple[list[str], int]] = []
         self.published: list[Publication] = []
@@ -85,8 +87,8 @@ class Scripted:
         await self._gone.wait()
         return self._reason
 
-    def cut(self, reason: str = "cut") -> None:
-        self._reason = reason
+    def cut(self, reason: str = "cut", ending: Ending = "broken") -> None:
+        self._reason, self.ending = reason, ending
         self._gone.set()
 
 
@@ -99,9 +101,14 @@ class World:
         self.gaps: list[Gap | None] = []
         self.random = FullWaits()
         self.on_up: Callable[[], None] = lambda: None
+        self.on_beat: Callable[[bool], None] = lambda up: None
         self._changed = anyio.Event()
         given: dict[str, Any] = {"filters": lambda: ["P/Commands/+"]} | (options or {})
-        self.link = Link(self.connect, self, LinkOptions(**given), self.random)
+        self.history = History()
+        self.asleep = 0.0
+        self.link = Link(
+            self.connect, self, LinkOptions(**given), self.history, random=self.random, asleep=lambda: self.asleep
+        )
 
     @asynccontextmanager
     async def connect(self, deliver: Deliver) -> AsyncGenerator[Session]:
@@ -131,6 +138,12 @@ class World:
     def proof(self, proven: bool) -> None:
         self._note("proven" if proven else "unproven")
 
+    def taken_over(self, reason: str | None) -> None:
+        self._note(f"taken over: {reason}" if reason else "not taken over any more")
+
+    def beat(self, up: bool) -> None:
+        self.on_beat(up)
+
     def _note(self, event: str) -> None:
         self.events.append(event)
         self._changed.set()
@@ -140,6 +153,12 @@ class World:
         """Return when these are the last events, in this order."""
         with anyio.fail_after(within):
             while self.events[-len(events) :] != list(events):
+                await self._changed.wait()
+
+    async def until_up(self, count: int, within: float = 5) -> None:
+        """Return when there have been so many sessions."""
+        with anyio.fail_after(within):
+            while self.events.count("up") < count:
                 await self._changed.wait()
 
     @asynccontextmanager
@@ -344,7 +363,7 @@ async def test_a_loss_long_after_a_sleep_is_just_a_loss(clock: trio.testing.Mock
 # --- the echo ----------------------------------------------------
 
 
-def echoing(*plan: Scripted, **options: Any) -> World:
+def echoing(*plan: Scripted | Exception, **options: Any) -> World:
     return World(*plan, options={"echo_topic": ECHO} | options)
 
 

@@ -225,9 +225,9 @@ async def test_what_is_larger_than_the_whole_outbox_is_refused_at_once(wait: Any
     assert (len(outbox), outbox.dropped) == (0, 0)
 
 
-async def test_what_is_on_disk_and_too_large_is_given_up_for_good(caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_is_too_large_is_given_up_for_good(caplog: pytest.LogCaptureFixture) -> None:
     outbox, told = Outbox(size=4), list[str]()
-    assert outbox.put_soon(one("12345"), lambda: told.append("forgotten"), must=True) is False
+    assert outbox.put_soon(one("12345"), lambda: told.append("forgotten")) is False
     assert outbox.put_soon(one("12345")) is False
     assert (told, outbox.dropped, len(outbox)) == (["forgotten"], 2, 0)
     assert [record.message for record in caplog.records] == ["publication.too_large"] * 2
@@ -237,15 +237,6 @@ async def test_put_soon_drops_and_counts_where_there_is_no_room() -> None:
     outbox = filled(Outbox(limit=1), "a")
     assert outbox.put_soon(one("b")) is False
     assert (outbox.dropped, len(outbox)) == (1, 1)
-
-
-async def test_what_is_on_disk_as_well_is_taken_beyond_the_limit_and_never_too_old() -> None:
-    clock, wire, told = Clock(), Wire(at_once=True), list[str]()
-    outbox = filled(Outbox(clock, limit=1), "a")
-    assert outbox.put_soon(one("kept"), lambda: told.append("kept"), must=True)
-    clock.now += MAX_AGE + 1
-    assert outbox.attach(wire) == 1
-    assert (wire.sent, told, outbox.dropped) == ([b"kept"], ["kept"], 1)
 
 
 async def test_what_waited_too_long_is_dropped_at_the_next_connect_and_counted() -> None:

@@ -98,6 +98,9 @@ async def test_each_state_is_published_retained_with_what_an_operator_needs() ->
         "refused": 0,
         "notSent": 0,
         "logsDropped": 0,
+        "stalls": 0,
+        "deadLetters": 1,
+        "deadLettersDropped": 0,
     }
 
 

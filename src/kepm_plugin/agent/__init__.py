@@ -6,7 +6,6 @@ to be is for the caller.
 
 import json
 import math
-import ssl
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
@@ -30,6 +29,7 @@ from ..errors import (
 )
 from ..peer import PeerPolicy, check_peer, tls_context
 from ._address import find_api_base
+from ._renewal import RenewingTransport, certificate_error
 
 __all__ = ["ANSWER_LIMIT", "AgentClient", "find_api_base", "open_agent"]
 
@@ -121,7 +121,7 @@ class AgentClient:
                 f"{what}: no answer within {self._timeout:g} s; is the agent running, and is this its address?"
             ) from None
         except httpx.HTTPError as error:
-            if (refused := _certificate_error(error)) is not None:
+            if (refused := certificate_error(error)) is not None:
                 raise PeerNotTrusted(
                     f"{what}: the certificate is not one of the CA bundle's ({refused.verify_message}); export it "
                     "again from the agent, which makes a new one at every start unless a custom one is configured"
@@ -188,14 +188,12 @@ async def open_agent(
         PeerNotTrusted: `api_base` is not on loopback, and there is no CA bundle.
         UsageError: The CA bundle cannot be used.
     """
-    tls = tls_context(urlsplit(api_base).hostname or "", ca_bundle)
     async with httpx.AsyncClient(
-        verify=tls,
         trust_env=False,
         follow_redirects=False,
         timeout=None,  # noqa: S113  the deadline stands around the whole request
         headers={"Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": "application/json"},
-        transport=transport,
+        transport=transport or RenewingTransport(partial(tls_context, urlsplit(api_base).hostname or "", ca_bundle)),
     ) as http:
         yield AgentClient(http, api_base, contract=contract, peer=peer if ca_bundle is None else None, timeout=timeout)
 
@@ -243,15 +241,6 @@ def _check_status(answer: _Answer, what: str, plugin: str, key: str) -> None:
             f"{what} was redirected ({code}) to {answer.location or 'nowhere'}: use the https:// address"
         )
     raise BadAgentAnswer(f"{what} was answered with status {code}; the agent's log may say why")
-
-
-def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
-    """Find a failed verification among an error's causes, where httpx and httpcore put it."""
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
 
 
 # --- liberal reading ------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ async def open_session(
         deliver: Called on the event loop with all messages of one reading; it must neither raise nor wait.
 
     Raises:
-        AgentUnreachable: Nobody listens, or CONNECT was not answered.
+        AgentUnreachable: Nobody listens, or CONNECT was not answered; then a LinkLost is the cause.
         BrokerRefused: CONNACK says no.
         PeerNotTrusted: Something else than the agent listens there, or the CA bundle cannot be used now.
     """
@@ -91,7 +91,7 @@ async def _connect(
             raise AgentUnreachable(
                 f"{broker} did not answer CONNECT ({loss}); it accepts only processes that the agent launched, with "
                 f"the client id of their plugin (here {options.client_id!r})"
-            ) from None
+            ) from loss
         finally:
             if link is not None and not connected:
                 link.close("the attempt was given up")

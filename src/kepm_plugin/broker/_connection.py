@@ -5,7 +5,6 @@ pass on. Knows packets as paho's affair; messages are in `_link`.
 """
 
 import asyncio
-import logging
 import math
 import threading
 from collections.abc import Callable, Generator
@@ -16,24 +15,21 @@ import aiomqtt
 import anyio
 from paho.mqtt.client import Client as Paho
 from paho.mqtt.client import ConnectFlags, DisconnectFlags
-from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from ..errors import BrokerRefused, LinkLost
-from ._options import BrokerAddress, SessionOptions, Version
+from ._client import RECEIVE_MAXIMUM, new_client, words
+from ._options import BrokerAddress, Ending, SessionOptions, Version
 from ._private import forget_ping, paho_of, queue_packets, use_wire
 from ._wire import Wire
 
-_log = logging.getLogger("kepm_plugin.broker")
-
-DRAIN: Final = 512
+DRAIN: Final = RECEIVE_MAXIMUM
 """Packets that are read before other work gets its turn."""
 DRAIN_BYTES: Final = 2**20
 """Bytes that are taken off the wire before other work gets its turn, and so what one drain delivers at most."""
 IN_FLIGHT: Final = 20
 """Publications at QoS >= 1 that may be unacknowledged; a round trip on loopback takes far less than a millisecond."""
-_RECEIVE_MAXIMUM: Final = DRAIN  # unacknowledged messages that an MQTT 5 broker may send us
 _TICK: Final = 5.0  # seconds between looks at the keep-alive; aiomqtt's own one wakes up every second
 _PINGREQ: Final = b"\xc0\0"
 _TAKEN_OVER: Final = 0x8E
@@ -48,6 +44,7 @@ class Connection:
         client: aiomqtt's, for its calls; wait for them inside `confirmation`.
         paho: The client below it, for what aiomqtt has no call for.
         reason: Why the connection is gone, in plain words; None while it is not.
+        ending: How it went.
         reading_since: Since when, on the loop's clock, it is read without a pause; infinite while it is not read.
         writing: What paho calls is about writing, not about what the broker sent.
         session_present, in_flight_maximum, maximum_qos, retain: What CONNACK said.
@@ -67,6 +64,7 @@ class Connection:
         self.maximum_qos = 2
         self.retain = True
         self.reading_since = -math.inf
+        self.ending: Ending = "broken"
         self.writing = False
         self.reason: str | None = None
         self.gone = anyio.Event()
@@ -78,7 +76,7 @@ class Connection:
         self._refusal: ReasonCode | None = None
         self._leaving = False
         self._waiting: dict[anyio.CancelScope, float] = {}  # scopes that the loss ends, and their patience
-        self.client = _client(address, options, version)
+        self.client = new_client(address, options, version)
         self.paho = paho_of(self.client)
         self.paho.disable_logger()  # it formats a line for every packet
         use_wire(self.paho, wire)
@@ -283,7 +281,9 @@ class Connection:
         self, client: Paho, userdata: Any, flags: DisconnectFlags, code: ReasonCode, properties: Properties | None
     ) -> None:
         if flags.is_disconnect_packet_from_server:
-            taken_over = "as another client connected with this client id, " if code.value == _TAKEN_OVER else ""
+            taken_over = ""
+            if code.value == _TAKEN_OVER:
+                taken_over, self.ending = "as another client connected with this client id, ", "taken over"
             reason = f"the broker ended the connection: {taken_over}{words(code)}"
         elif code.value == _KEEP_ALIVE_TIMEOUT:
             reason = f"the broker answered no ping for {client.keepalive} s"
@@ -291,34 +291,8 @@ class Connection:
             reason = "the broker sent what is not MQTT"
         else:
             reason = self._wire.trouble or "the connection ended"
+            if self.reason is None:
+                self.ending = self._wire.ending
         self._lose(reason)
         if self._leaving:  # else aiomqtt would keep an exception that nobody looks at
             self._aiomqtt_disconnected(client, userdata, flags, code, properties)
-
-
-def words(code: ReasonCode) -> str:
-    """Return a reason code as text, as in "Not authorized (0x87)"."""
-    return f"{code} (0x{code.value:02X})"
-
-
-def _client(address: BrokerAddress, options: SessionOptions, version: Version) -> aiomqtt.Client:
-    will = options.will
-    common: dict[str, Any] = {
-        "hostname": address.host,
-        "port": address.port,
-        "identifier": options.client_id,
-        "keepalive": options.keep_alive,
-        "timeout": math.inf,  # the deadlines are ours
-        "max_inflight_messages": 0,  # as is the limit: paho's cannot follow what CONNACK says
-        "will": None if will is None else aiomqtt.Will(will.topic, will.payload, will.qos, will.retain),
-        "logger": _log,
-    }
-    if version == "3.1.1":
-        return aiomqtt.Client(**common, protocol=aiomqtt.ProtocolVersion.V311, clean_session=options.clean)
-    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.ReceiveMaximum = _RECEIVE_MAXIMUM
-    if not options.clean:
-        properties.SessionExpiryInterval = options.session_expiry
-    return aiomqtt.Client(
-        **common, protocol=aiomqtt.ProtocolVersion.V5, clean_start=options.clean, properties=properties
-    )

@@ -18,8 +18,9 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from ..errors import BrokerRefused, LinkLost
 from ..message import EMPTY, Publication, Received
-from ._connection import DRAIN, Connection, words
-from ._options import BrokerAddress, SessionOptions, Version
+from ._client import words
+from ._connection import DRAIN, Connection
+from ._options import BrokerAddress, Ending, SessionOptions, Version
 from ._private import held, leave_acknowledging, queue_packets, topic_bytes
 from ._wire import Wire
 
@@ -37,6 +38,7 @@ class Link:
 
     Attributes:
         version: The MQTT version in use, "5" or "3.1.1".
+        certificate: SHA-256 of the certificate that the broker has shown.
         undecodable: Messages that were acknowledged and dropped because their topic is not UTF-8.
     """
 
@@ -44,6 +46,7 @@ class Link:
         self, wire: Wire, address: BrokerAddress, options: SessionOptions, version: Version, deliver: Deliver
     ) -> None:
         self.version: Version = version
+        self.certificate = wire.certificate
         self.undecodable = 0
         self._wire, self._deliver, self._ack_timeout = wire, deliver, options.ack_timeout
         self._batch: list[MQTTMessage | int] = []  # read, not delivered; a number is the id of a QoS 2 one
@@ -71,6 +74,11 @@ class Link:
     def in_flight_maximum(self) -> int:
         """How many publications at QoS >= 1 may be unacknowledged at a time."""
         return self._connection.in_flight_maximum
+
+    @property
+    def ending(self) -> Ending:
+        """How the connection went, once it has."""
+        return self._connection.ending
 
     @property
     def reading_since(self) -> float:

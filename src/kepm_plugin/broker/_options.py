@@ -10,6 +10,9 @@ from ..message import Publication
 from ..peer import PeerPolicy
 
 Version = Literal["5", "3.1.1"]
+Ending = Literal["taken over", "closed", "reset", "broken"]
+"""How a connection went: the broker said that another client has the client id, closed it without a word, or so
+abruptly that it left something unread; or in any other way."""
 
 _UNSUPPORTED_VERSION: Final = 0x84  # paho turns the 0x01 of a 3.1.1 broker into it too
 
@@ -28,7 +31,7 @@ class SessionOptions:
 
     client_id: str
     clean: bool = True  # False: the broker keeps subscriptions and what comes at QoS >= 1 while we are away
-    keep_alive: int = 60  # seconds; at 30 or less a blocked loop may lose the connection
+    keep_alive: int = 75  # seconds; a ping goes out up to 5 s later, so a loop may be blocked for 30 s (1.5 x 75 - 80)
     connect_timeout: float = 5.0  # seconds until CONNACK, TLS included
     session_expiry: int = 86_400  # seconds that a kept session outlives the connection, MQTT 5 only
     will: Publication | None = None  # published by the broker when the connection ends without DISCONNECT

@@ -9,12 +9,15 @@ import math
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
+from hashlib import sha256
 from typing import Final
 
 import anyio
 import anyio.to_thread
 
 from ..peer import Endpoint
+from ._options import Ending
 
 _CHUNK: Final = 65_536  # bytes; a TLS record has at most 16 KiB
 
@@ -87,6 +90,8 @@ class Wire:
     Attributes:
         dry: The last `recv` found nothing: the next one needs the socket to be readable.
         spent: The last `recv` gave nothing as the reading has had its share (`start_reading`), or enough.
+        ending: How it went, as far as bytes tell.
+        certificate: Fingerprint of what the other end has shown.
         trouble: Why reading or writing failed, in plain words.
     """
 
@@ -97,7 +102,9 @@ class Wire:
         self._left: float = math.inf
         self._enough = False
         self.dry = self.spent = False
+        self.ending: Ending = "broken"
         self.trouble = ""
+        self.certificate = sha256(secure.getpeercert(binary_form=True) or b"").hexdigest()
 
     def start_reading(self, share: int) -> None:
         """Begin a reading that takes about so many bytes off the wire: the last piece is taken whole."""
@@ -131,9 +138,16 @@ class Wire:
         except OSError as error:
             self._failed(error)
             raise
-        if not data:
-            self.trouble = self.trouble or "the broker closed the connection"
+        if not data and not self.trouble:
+            self.ending = "closed" if self._has_peer() else "reset"
+            self.trouble = f"the broker {self.ending} the connection"
         return data
+
+    def _has_peer(self) -> bool:
+        """Tell an orderly end from a reset, which TLS shows as an end too."""
+        with suppress(OSError):
+            return bool(self._secure.getpeername())
+        return False
 
     def send(self, data: bytes | bytearray) -> int:
         try:
@@ -145,6 +159,8 @@ class Wire:
             raise
 
     def _failed(self, error: OSError) -> None:
+        if not self.trouble and isinstance(error, ConnectionError):
+            self.ending = "reset"
         self.trouble = self.trouble or f"the connection broke ({error.strerror or error})"
 
     def fileno(self) -> int:

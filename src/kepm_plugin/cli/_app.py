@@ -1,4 +1,4 @@
-"""The commands and their options. The only importer of typer."""
+"""The commands and their options; with `_letters_app`, the importer of typer."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from kepm_plugin._version import __version__
 from kepm_plugin.errors import UsageError
 from kepm_plugin.target import load
 
-from . import _dev, _manifest, _package, _run
+from . import _deadletters, _dev, _letters_app, _manifest, _package, _run
 
 Target = Annotated[
     str,
@@ -54,6 +54,9 @@ def _typer(text: str) -> typer.Typer:
 app = _typer("Write, check and run plugins for Keeper Endpoint Privilege Manager.")
 settings = _typer("The settings of a plugin under `dev`.")
 app.add_typer(settings, name="settings")
+deadletters = _typer(_deadletters.ABOUT)
+_letters_app.add_commands(deadletters)
+app.add_typer(deadletters, name="deadletters")
 
 
 def _version(wanted: bool) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kepm_plugin.plugin import Plugin
 
-from . import _manifest, _run
+from . import _deadletters, _manifest, _run
 
 
 def run_command(kind: type[Plugin], given: Sequence[str]) -> int:
@@ -22,7 +22,11 @@ def run_command(kind: type[Plugin], given: Sequence[str]) -> int:
     if given[0] == "run":  # before all else: a plugin that starts does nothing that it need not do
         return _run.run_plugin(kind, _run.parsed(kind.id, given[1:]))
     options = vars(_parser(kind).parse_args(given))
-    if options.pop("command") == "validate":
+    command = options.pop("command")
+    if command == "deadletters":
+        _deadletters.run_parsed(kind, options)
+        return 0
+    if command == "validate":
         return _manifest.validate(options["files"], options["root"])
     return _manifest.gen_manifest(kind, _manifest.ManifestArguments(**options))
 
@@ -46,4 +50,8 @@ def _parser(kind: type[Plugin]) -> ArgumentParser:
     checked = commands.add_parser("validate", help="check manifest files", allow_abbrev=False)
     checked.add_argument("files", metavar="FILE", type=Path, nargs="*", help=_manifest.FILES)
     checked.add_argument("--root", metavar="DIR", type=Path, help=_manifest.JOBS_ROOT)
+    letters = commands.add_parser(
+        "deadletters", help="what could not be handled: list, show, replay or purge", description=_deadletters.ABOUT
+    )
+    _deadletters.add_commands(letters)
     return parser

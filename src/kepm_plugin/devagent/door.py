@@ -42,11 +42,12 @@ class Door:
         self._accepting: anyio.CancelScope | None = None
         self._ended = asyncio.Event()
         self._serve: Serve | None = None
+        self._is_up: Callable[[], bool] = lambda: True
 
     @asynccontextmanager
-    async def opened(self, serve: Serve) -> AsyncGenerator[None]:
-        """Serve each connection in a task of its own, for the time of the block."""
-        self._serve = serve
+    async def opened(self, serve: Serve, is_up: Callable[[], bool]) -> AsyncGenerator[None]:
+        """Serve each connection in a task of its own, for the time of the block; reset it while there is no broker."""
+        self._serve, self._is_up = serve, is_up
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
@@ -109,6 +110,9 @@ class Door:
             ended.set()
 
     async def _welcome(self, connection: socket.socket, peer: tuple[str, int]) -> None:
+        if not self._is_up():  # as near as can be to a port on which nobody listens
+            connection.close()
+            return
         if self._faults.any(Mute):
             with suppress(OSError):
                 caller = await self._registry.caller(peer, connection.getsockname())

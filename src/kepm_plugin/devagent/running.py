@@ -152,7 +152,7 @@ async def _assembled(options: DevOptions, layout: Layout, guard: Guard) -> Async
                 agent.take(manifest)
             app = FaultyApi(application(agent, registry, orchestrator.states, terminal), faults, registry)
             async with (
-                door.opened(gate.serve),
+                door.opened(gate.serve, lambda: engine.up),
                 serving(app, api_socket, context),
                 controlled(layout, actions(agent), terminal),
                 orchestrator.running(),

@@ -11,6 +11,7 @@ import anyio.to_thread
 
 from kepm_plugin.errors import Rejected
 from kepm_plugin.eventloop import bare_task_group, cancel_requested
+from kepm_plugin.stall import watched, watched_call
 
 T = TypeVar("T")
 
@@ -40,19 +41,19 @@ def attempted(function: Callable[..., T], *args: Any) -> T | Failure:
     So does `SystemExit`: a library that ends a program must not end the handling of everything else.
     """
     try:
-        return function(*args)
+        return watched_call(function, *args)
     except (Exception, SystemExit) as exc:  # noqa: BLE001  whatever an author's code raises
         return Failure(exc)
 
 
-async def guarded(function: Callable[..., Awaitable[T]], *args: Any) -> T | Failure:
-    """Await an author's function as `attempted` calls one.
+async def guarded(function: Callable[..., Awaitable[T]], *args: Any, what: object = None) -> T | Failure:
+    """Await an author's function as `attempted` calls one; `what` is the code to name where that is another one.
 
     Our cancellation passes. One that is the author's own, such as that of a task it awaited, is a bug like any other.
     """
     cancelled = anyio.get_cancelled_exc_class()
     try:
-        return await function(*args)
+        return await watched(function, *args, what=what)
     except (Exception, SystemExit) as exc:  # noqa: BLE001  as above
         return Failure(exc)
     except cancelled as exc:
@@ -104,7 +105,7 @@ class Call:
         async def in_thread() -> None:
             nonlocal outcome
             # Our timeout does not cancel this, only the end of the drain does, and then nobody waits for the thread.
-            outcome = await guarded(self._start, message)
+            outcome = await guarded(self._start, message, what=self._handle)
             finished.set()
 
         if self._timeout is None:

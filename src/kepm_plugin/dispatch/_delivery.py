@@ -21,8 +21,12 @@ from ._window import Window
 
 log = logging.getLogger("kepm_plugin.dispatch")
 
-DELIVERIES: Final = 3
-"""Deliveries of one message that may end with the process; after them it is a dead letter."""
+DELIVERIES: Final = 5
+"""Deliveries of one message that may end with the process; after them it is a dead letter.
+
+With fewer, a message that is being handled whenever somebody else kills the process would be given up: under a thousand
+random kills some were at three, none at five.
+"""
 
 ALONE: Final = 60.0
 """Seconds that a message whose last delivery ended with the process waits for others of its kind."""

@@ -26,6 +26,7 @@ from ._intake import Acknowledge, Arrived, Intake
 from ._lane import LIMIT, LIMIT_BYTES, Lane, Work
 from ._later import Later, remaining
 from ._outcome import Outcomes, Redact
+from ._pressure import Pressure, Troubles
 from ._tickets import Send, Tickets
 from ._window import Window
 
@@ -69,8 +70,7 @@ class Dispatcher:
         self._journal = plugin.journal
         routes = list(routes)
         responses = [route.response.filter(plugin.id) for route in routes if route.response is not None]
-        self._troubles: dict[str, str] = {}
-        self._report, self._pause = trouble, pause
+        self._troubles = Troubles(trouble)
         run_soon, window = run_soon_on_loop(), Window(loop_clock())
 
         def send_soon(publication: Publication) -> None:
@@ -87,7 +87,7 @@ class Dispatcher:
         self._router: Router[Lane | Direct] = Router(entries + list(direct.items()))
         self._intake = Intake(store, self._enqueue, self._put_or_drop, self.counters, self._trouble)
         self._taps: list[tuple[str, Direct]] = []
-        self._overloaded: set[Lane] = set()
+        self._pressure = Pressure(pause, self._trouble)
         self._stuck = anyio.Event()
         self._burst_since = time.monotonic()
         self._closed = False
@@ -100,7 +100,7 @@ class Dispatcher:
     @property
     def overloaded(self) -> bool:
         """Whether nothing more is to be read for now; a new session has to be told."""
-        return bool(self._overloaded)
+        return bool(self._pressure)
 
     def _lane(self, route: HandlerRoute) -> Lane:
         spec = route.spec
@@ -168,12 +168,7 @@ class Dispatcher:
             self.counters.refused += 1
             return
         lane.put(Work(received, acknowledge=acknowledge))
-        if lane.full and lane not in self._overloaded:
-            if not self._overloaded:
-                self._pause(True)
-            self._overloaded.add(lane)
-            name = lane.route.spec.name
-            self._trouble("overload", f"overloaded: {name} is behind, and there is no journal; nothing more is read")
+        self._pressure.grown(lane)
 
     def new_session(self, present: bool) -> None:
         """Prepare for what a new session delivers; `present` says that the broker had kept the earlier one.
@@ -185,15 +180,7 @@ class Dispatcher:
             self._intake.forget()
             for lane in self._lanes:
                 lane.forget_unacknowledged()
-                self._relieved(lane)
-
-    def _relieved(self, lane: Lane) -> None:
-        """Have more read again, once no lane is behind any more."""
-        if lane in self._overloaded and lane.low:
-            self._overloaded.remove(lane)
-            if not self._overloaded:
-                self._trouble("overload", None)
-                self._pause(False)
+                self._pressure.shrunk(lane)
 
     def _enqueue(self, lane: Lane, row: Journalled) -> None:
         if self._closed:
@@ -206,15 +193,7 @@ class Dispatcher:
     def _trouble(self, source: str, reason: str | None) -> None:
         if source in ("store", "journal") and reason is not None:
             self._stuck.set()
-        if reason is None:
-            if self._troubles.pop(source, None) is not None:
-                self._report(source, None)
-            return
-        if source not in self._troubles:
-            log.error("messages.trouble", extra={"reason": reason})
-        if self._troubles.get(source) != reason:
-            self._troubles[source] = reason
-            self._report(source, reason)
+        self._troubles.tell(source, reason)
 
     # --- from earlier runs --------------------------------------------------------------------------------------------
 
@@ -329,7 +308,7 @@ class Dispatcher:
             if lane.low:
                 if lane.spilled_from is not None:
                     self._refill(lane, lane.spilled_from)
-                self._relieved(lane)
+                self._pressure.shrunk(lane)
             if time.monotonic() - self._burst_since > BURST:
                 await anyio.lowlevel.checkpoint()
                 self._burst_since = time.monotonic()
@@ -344,6 +323,33 @@ class Dispatcher:
                     lane.put(_work(row))
             lane.spilled_from = rows[-1].id + 1 if rows else None
             first = lane.spilled_from or first
+
+    # --- from commands in another process -----------------------------------------------------------------------------
+
+    def look_again(self) -> int:
+        """Queue the dead letters that a command has put back into the journal; returns how many there were."""
+        count = 0
+        try:
+            while not self._closed and (rows := self._store.added_by_others()):
+                for row in rows:
+                    self._take_back(row)
+                count += len(rows)
+        except StoreError as exc:
+            self._trouble("replay", str(exc))
+        else:
+            self._trouble("replay", None)
+        if count:
+            log.warning("messages.replayed", extra={"count": count})
+        return count
+
+    def _take_back(self, row: Journalled) -> None:
+        lane = self._router.find(row.received.topic)
+        if not isinstance(lane, Lane):
+            self._outcomes.orphaned(_work(row))
+        elif lane.spilled_from is None or row.id < lane.spilled_from:
+            # Full or not: what is read back later begins behind what is in memory, and that may have higher numbers.
+            # There are no more of these than dead letters are kept.
+            lane.put(_work(row))
 
 
 def _work(row: Journalled) -> Work:

@@ -16,6 +16,7 @@ from ._payload import (
     encode_json,
     encoder,
     fitting,
+    indented,
 )
 from ._values import EMPTY, Caller, Message, Publication, Received
 
@@ -36,4 +37,5 @@ __all__ = [
     "encode_json",
     "encoder",
     "fitting",
+    "indented",
 ]

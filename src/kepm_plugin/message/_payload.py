@@ -176,6 +176,14 @@ def decode_json(payload: bytes) -> Any:
         raise PayloadMismatch(f"the payload is not JSON: {_short(exc)}") from exc
 
 
+def indented(text: str) -> str | None:
+    """Return a text that is JSON with one value a line, and otherwise as it came; None where it is none."""
+    try:
+        return msgspec.json.format(text, indent=2)
+    except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError):
+        return None
+
+
 def _text(payload: bytes) -> str:
     try:
         return payload.decode()

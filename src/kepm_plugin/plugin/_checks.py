@@ -111,6 +111,7 @@ def check_values(cls: Any) -> None:
         ("execution_context", cls.execution_context in EXECUTION_CONTEXTS, f"one of {', '.join(EXECUTION_CONTEXTS)}"),
         ("startup_priority", _is_int(cls.startup_priority) and cls.startup_priority >= 0, "a whole number from 0"),
         ("qos", _is_int(cls.qos) and 0 <= cls.qos <= 2, "0, 1 or 2"),
+        ("outbox", cls.outbox in ("memory", "disk"), "'memory' or 'disk'"),
         ("heartbeat", cls.heartbeat is None or is_seconds(cls.heartbeat), f"{seconds}, or None for no heartbeat"),
         ("link_budget", is_seconds(cls.link_budget), seconds),
         ("drain", is_seconds(cls.drain), seconds),
@@ -126,6 +127,10 @@ def check_values(cls: Any) -> None:
     for attribute, good, wanted in checks:
         if not good:
             raise PluginDefinitionError(f"{where}.{attribute} is {getattr(cls, attribute)!r}; give {wanted}")
+    if cls.outbox == "disk" and not cls.journal:
+        raise PluginDefinitionError(
+            f"{where}.outbox is 'disk', and journal = False is for plugins that may not write; leave one of them out"
+        )
     try:
         signature(cls).bind()
     except TypeError as exc:

@@ -46,6 +46,8 @@ class Plugin:
     """QoS of the subscriptions. At 2 a message that is half received is lost with the process."""
     journal: ClassVar[bool] = True
     """Write received messages to disk before they are acknowledged; otherwise acknowledge after the handler."""
+    outbox: ClassVar[Literal["memory", "disk"]] = "memory"
+    """Where publications at QoS 1 and 2 wait for the broker; on disk they survive the end of the process."""
     clean_session: ClassVar[bool] = True
     """False asks the broker to keep what is sent while the plugin is down."""
     heartbeat: ClassVar[float | None] = 30
@@ -187,6 +189,7 @@ class Plugin:
             BadPayload: The value cannot be encoded.
             Overloaded: The outbox stayed full until the deadline.
             LinkLost: With `wait="acknowledged"`: no acknowledgement until the deadline.
+            StoreError: With `outbox = "disk"`: the disk did not take it until the deadline.
         """
         complete = self._complete(topic)
         check_topic(complete)

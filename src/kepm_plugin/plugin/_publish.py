@@ -179,13 +179,15 @@ class BoundPublisher(Generic[T]):
     ) -> None:
         """Publish; returns when the outbox has it, or with `wait="acknowledged"` when the broker has.
 
-        While the link is down publications wait, in order; `timeout` is in seconds.
+        While the link is down publications wait, in order. With `outbox = "disk"` the outbox has one at QoS 1 or 2 when
+        it is on disk. `timeout` is in seconds.
 
         Raises:
             BadTopic: A level's value is empty or holds `/`, `+`, `#` or NUL.
             BadPayload: The value cannot be encoded.
             Overloaded: The outbox stayed full until the deadline.
             LinkLost: The acknowledgement did not come until the deadline; it may still be sent.
+            StoreError: The disk did not take it until the deadline; it may still be sent.
         """
         publication = self._publication(payload, retain, levels)
         await self._plugin.host.publish(publication, wait=wait, timeout=timeout)

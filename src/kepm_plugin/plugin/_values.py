@@ -14,4 +14,5 @@ class Gap:
     session_present: bool
     """Whether the broker had kept the session (MQTT 5.0, section 3.2.2.1.1); otherwise what was sent is gone."""
     dropped: int = 0
-    """Publications of ours that waited too long and were dropped."""
+    """Publications of ours that waited too long and were dropped. What was on its way at QoS 0 when the link was lost
+    may be gone too; nobody can tell."""

@@ -14,6 +14,7 @@ from kepm_plugin.link import Session
 from kepm_plugin.message import Publication, Received
 from kepm_plugin.outbox import Outbox
 from kepm_plugin.plugin import Declarations, Subscription
+from kepm_plugin.store import Keep
 
 from ._requests import Requests
 from ._settings import Agent, LiveSettings, system_settings
@@ -87,10 +88,10 @@ class PluginHost:
             (self.session.pause_reading if pause else self.session.resume_reading)()
 
     async def publish(self, publication: Publication, *, wait: Any, timeout: float | None) -> None:
-        """Hand over to the outbox; wait for it, or for the broker's acknowledgement."""
+        """Hand over to the outbox; wait for it, with its disk, or for the broker's acknowledgement."""
         if wait == "acknowledged":
             self._check_linkable(f"the publication on {publication.topic!r}, with wait='acknowledged',")
-        await self._outbox.put(publication, wait=wait, timeout=timeout)
+        await self._outbox.put(publication, wait=wait, timeout=timeout, kind=Keep.PUBLICATION)
 
     def publish_soon(self, publication: Publication) -> None:
         """Hand over to the outbox from any thread.
@@ -99,7 +100,7 @@ class PluginHost:
             BadPayload: It is larger than the outbox.
         """
         self._outbox.check(publication)
-        self._run_soon(lambda: self._outbox.put_soon(publication))
+        self._run_soon(lambda: self._outbox.put_soon(publication, kind=Keep.PUBLICATION))
 
     async def request(self, topic: str, response: str, question: Any, answer_type: Any, timeout: float) -> Any:
         """Send a question and wait for the answer with its correlation id."""

@@ -24,6 +24,7 @@ from kepm_plugin.logs import LogPipe, logging_to
 from kepm_plugin.message import Publication
 from kepm_plugin.peer import PeerPolicy
 from kepm_plugin.plugin import Plugin
+from kepm_plugin.stall import stall_guard
 from kepm_plugin.store import Store, memory_store, open_store
 
 from ._deployed import warn_of_denials
@@ -91,6 +92,7 @@ async def _serve(kind: type[Plugin], options: RunOptions, launcher: Launcher, st
             logging_to(pipe, source=kind.id, secrets=lambda: serving.secrets() if serving is not None else frozenset())
         )
         logs.fallback(True)
+        guard = stack.enter_context(stall_guard(say))
         warn_of_denials(kind.declarations(), Path(sys.executable))
         base = find_api_base(options.api_base, os.environ, Path(sys.executable))
         agent = await stack.enter_async_context(
@@ -107,7 +109,10 @@ async def _serve(kind: type[Plugin], options: RunOptions, launcher: Launcher, st
             stop=stop,
             try_lock=lock.try_acquire,
             orphaned=launcher.gone,
+            alive=lock.mark,
+            press=lock.press,
             ending=stopping.count_down,
+            stalls=lambda: guard.stalls,
             start_budget=options.start_budget,
             lock_retry=RETRY,
         )

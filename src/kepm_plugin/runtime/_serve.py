@@ -11,14 +11,14 @@ import anyio.abc
 
 from kepm_plugin.contract import SYSTEM_PLUGIN, link_topic
 from kepm_plugin.dispatch import Dispatcher, Failure, guarded
-from kepm_plugin.errors import InstanceError, KepmError, SettingsError, StoreError, UnknownPlugin
+from kepm_plugin.errors import InstanceError, KepmError, SettingsError, UnknownPlugin
 from kepm_plugin.eventloop import bare_task_group, loop_clock, run_soon_on_loop
 from kepm_plugin.link import Link
-from kepm_plugin.message import Publication
 from kepm_plugin.outbox import Outbox
 from kepm_plugin.plugin import Every, Gap, Plugin, holding_settings
 from kepm_plugin.records import Redactor
 from kepm_plugin.settings import Change
+from kepm_plugin.stall import watched
 from kepm_plugin.store import Store
 
 from ._host import PluginHost
@@ -41,6 +41,9 @@ CLOSING = 0.3
 FLUSH = 2.0
 """Seconds for sending what is left, when there is time."""
 
+LOOK_AGAIN = 5.0
+"""Seconds between two looks for dead letters that a command has put back, and for those that one has purged."""
+
 
 class Serving:
     """One run of one plugin."""
@@ -51,7 +54,9 @@ class Serving:
         self.plugin = kind()
         self.outbox = Outbox(loop_clock())
         self._redactor = Redactor(self.secrets)
-        self.status = Status(kind, around.contract, self.outbox.put_soon, self._report, self._redact)
+        self.status = Status(
+            kind, around.contract, partial(self.outbox.put_soon, first=True), self._report, self._redact
+        )
         self.settings = LiveSettings(
             around.agent,
             kind.id,
@@ -115,7 +120,7 @@ class Serving:
 
     async def _handle(self) -> None:
         routes = {route.filter: self.host.answered for route in self.declarations.requests}
-        link = Link(self.uplink.connect, self.uplink, self.uplink.options())
+        link = Link(self.uplink.connect, self.uplink, self.uplink.options(), self.uplink.history)
         if self._kind.echo:
             routes[link_topic(self._kind.id)] = link.echo
         dispatcher = self.host.dispatcher = Dispatcher(
@@ -123,7 +128,7 @@ class Serving:
             self.declarations.handlers,
             routes,
             self._store,
-            self._answer,
+            self.outbox.answer,
             self._around.contract,
             self.status.trouble,
             self._redact,
@@ -171,13 +176,14 @@ class Serving:
     async def _stand_by(self) -> None:
         while not self._around.try_lock():
             self._check_launcher()
+            self._around.press()
             await anyio.sleep(self._around.lock_retry)
 
     async def _live(self, link: Link, dispatcher: Dispatcher) -> None:
-        for number, publication in self._store.kept():
-            self._answer(publication, number)
+        self.outbox.open(self._store, self._outbox_trouble, keeping=self._kind.outbox == "disk")
         dispatcher.replay()  # Afterwards: what it gives up is answered at once.
         async with bare_task_group() as outer:
+            outer.start_soon(self.outbox.run, name="kepm.outbox")
             outer.start_soon(self._shipper.run, name="kepm.logs")
             outer.start_soon(self._wait_for_stop, name="kepm.stop")
             linked = anyio.Event()
@@ -190,6 +196,7 @@ class Serving:
                     self._around.ending(CLOSING, 1)
                 with anyio.move_on_after(max(self._rest(), 0) + FLUSH, shield=True):
                     await self._say_goodbye(linked)
+                self._leave_outbox()
             outer.cancel_scope.cancel()
 
     async def _work(self, link: Link, linked: anyio.Event, dispatcher: Dispatcher, outer: anyio.abc.TaskGroup) -> None:
@@ -198,6 +205,8 @@ class Serving:
             await inner.start(self._lanes, dispatcher, lanes, name="kepm.dispatch")
             await outer.start(self._keep_link, link, linked, name="kepm.link")
             self._start_schedule(inner)
+            if self._kind.journal:
+                inner.start_soon(self._look_again, dispatcher, name="kepm.replay")
             await self._ended.wait()
             await self._drain(dispatcher, lanes)
             inner.cancel_scope.cancel()
@@ -208,14 +217,14 @@ class Serving:
             self._opening = scope  # Until it has opened, a request to stop need not wait for it.
             lifespan = self.plugin.lifespan()
             with self.host.opening():
-                await lifespan.__aenter__()
+                await watched(lifespan.__aenter__, what=self.plugin.lifespan)
             self._opening = None
             try:
                 await work()
             finally:
                 scope.deadline, scope.shield = anyio.current_time() + max(self._rest(), CLOSING), True
                 # Without the error, if there is one: it is not the author's to swallow.
-                await lifespan.__aexit__(None, None, None)
+                await watched(lifespan.__aexit__, None, None, None, what=self.plugin.lifespan)
         if scope.cancelled_caught and self._opening is None:
             log.error("lifespan.cut_off", extra={"reason": "its end took longer than the drain deadline"})
 
@@ -272,6 +281,11 @@ class Serving:
             name="kepm.settings",
         )
 
+    async def _look_again(self, dispatcher: Dispatcher) -> None:
+        while True:
+            await anyio.sleep(LOOK_AGAIN)
+            dispatcher.look_again()
+
     async def _drain(self, dispatcher: Dispatcher, lanes: anyio.Event) -> None:
         self.status.change("stopping", "" if self._error is None else str(self._error))
         dispatcher.close()
@@ -295,18 +309,18 @@ class Serving:
 
     # --- small parts --------------------------------------------------------------------------------------------------
 
-    def _answer(self, publication: Publication, kept: int | None) -> None:
-        """Send an answer; what is kept on disk is forgotten there once the broker has it."""
-        if kept is None:
-            self.outbox.put_soon(publication)
-        else:
-            self.outbox.put_soon(publication, lambda: self._sent(kept), must=True)
+    def _outbox_trouble(self, reason: str | None) -> None:
+        self.status.trouble("outbox", reason)
+        if reason is None:
+            self._shipper.rouse()
 
-    def _sent(self, kept: int) -> None:
-        try:
-            self._store.sent([kept])
-        except StoreError as exc:
-            log.error("answer.kept", extra={"reason": str(exc)})
+    def _leave_outbox(self) -> None:
+        """Leave to the next run what can be kept, and say what cannot: nothing more is sent."""
+        self.outbox.detach()
+        self._shipper.leave()
+        if lost := self.outbox.close():
+            self._around.logs.fallback(True)
+            log.warning("publications.lost", extra={"count": lost})
 
     def _reconnected(self, gap: Gap) -> None:
         """Note a gap; those that come while the plugin is still being told of one are told as one."""
@@ -348,6 +362,9 @@ class Serving:
             log.error("hook.failed", exc_info=outcome.error, extra={"method": function.__name__})
 
     def _report(self) -> dict[str, object]:
-        counters = self.host.dispatcher.counters.report() if self.host.dispatcher is not None else {}
+        counters: dict[str, int] = {}
+        if self.host.dispatcher is not None:
+            counters = self.host.dispatcher.counters.report() | self._store.report()
         counters |= {"notSent": self.outbox.dropped, "logsDropped": self._around.pipe.dropped}
+        counters["stalls"] = self._around.stalls()
         return self.uplink.report() | {"counters": counters}

@@ -11,6 +11,7 @@ from kepm_plugin.eventloop import run_soon_on_loop
 from kepm_plugin.logs import LogPipe
 from kepm_plugin.message import Publication
 from kepm_plugin.outbox import Outbox
+from kepm_plugin.store import Keep
 
 log = logging.getLogger("kepm_plugin.logs")
 
@@ -19,7 +20,7 @@ RECORDS = 100
 
 
 class LogShipper:
-    """Moves records while the link is up; while it is not, they wait in the pipe."""
+    """Moves records while the link is up, or the outbox keeps them on disk; else they wait in the pipe."""
 
     def __init__(self, pipe: LogPipe, outbox: Outbox, is_up: Callable[[], bool]) -> None:
         self._pipe, self._outbox, self._is_up = pipe, outbox, is_up
@@ -38,13 +39,19 @@ class LogShipper:
             self._pipe.wake(None)
 
     async def rest(self) -> None:
-        """Move all that is there; return when the broker has it, or the link is down."""
-        while self._is_up() and await self._move():
+        """Move all that is there; return when the broker or the disk has it, or neither takes anything."""
+        while (self._is_up() or self._outbox.keeps_records) and await self._move():
             pass
 
     def rouse(self) -> None:
-        """Look again: there are records, or the link is up."""
+        """Look again: there are records, or somebody who takes them."""
         self._roused.set()
+
+    def leave(self) -> None:
+        """Leave to the next run what the outbox keeps: the link is gone for good."""
+        while self._outbox.keeps_records and (records := self._pipe.take(RECORDS)):
+            for record in records:
+                self._outbox.put_soon(Publication(LOGGER_TOPIC, record), kind=Keep.RECORD)
 
     async def _move(self) -> bool:
         """Move some records and wait for the last one only: others publish all the time. False: there are none."""
@@ -53,12 +60,12 @@ class LogShipper:
             return False
         *others, last = records
         for record in others:
-            self._outbox.put_soon(Publication(LOGGER_TOPIC, record))
+            self._outbox.put_soon(Publication(LOGGER_TOPIC, record), kind=Keep.RECORD)
         try:
             # Bounded by the outbox: after a loss the next look is at whether the link is up.
-            await self._outbox.put(Publication(LOGGER_TOPIC, last), wait="acknowledged")
+            await self._outbox.put(Publication(LOGGER_TOPIC, last), wait="safe", kind=Keep.RECORD)
         except Overloaded:
-            self._outbox.dropped += 1
+            self._outbox.lose()
         except LinkLost as exc:  # It stays queued.
             log.debug("records.waiting", extra={"reason": str(exc)})
         return True

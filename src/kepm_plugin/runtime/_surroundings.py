@@ -36,8 +36,14 @@ class Surroundings:
     """Try to become the one copy that handles."""
     orphaned: Callable[[], bool]
     """Whether the process that launched us is gone."""
+    alive: Callable[[], object] = lambda: None
+    """Told every few seconds that the link is up, and the event loop alive."""
+    press: Callable[[], object] = lambda: None
+    """Do what can be done about a copy that handles and cannot give way; called by one that stands by."""
     ending: Callable[[float, int], object] = lambda _seconds, _code: None
     """Told, when the run begins to end, how many seconds it has and what the process then returns in any case."""
+    stalls: Callable[[], int] = lambda: 0
+    """How often the author's code has blocked the event loop."""
     start_budget: float = 60.0
     """Seconds for which refusals of the agent are not final."""
     lock_retry: float = 0.05

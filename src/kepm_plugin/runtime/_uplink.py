@@ -9,7 +9,7 @@ import anyio
 
 from kepm_plugin.contract import SYSTEM_PLUGIN, link_topic
 from kepm_plugin.errors import AgentError, InstanceError, KepmError
-from kepm_plugin.link import SUSPENDED, Deliver, LinkOptions, Session
+from kepm_plugin.link import SUSPENDED, Deliver, History, LinkOptions, Session
 from kepm_plugin.message import Received
 from kepm_plugin.outbox import Outbox
 from kepm_plugin.plugin import Gap, Plugin
@@ -52,6 +52,7 @@ class Uplink:
         self._plugin, self._around = plugin, around
         self._outbox, self._host, self._status = outbox, host, status
         self._reactions = reactions
+        self.history = History(log)
         self.place = ("", 0)
         """Host and port of the broker."""
         self.proven = False
@@ -91,7 +92,6 @@ class Uplink:
         dropped = self._outbox.attach(session, anew=gap is not None and gap.reason == SUSPENDED)
         self._status.up = True
         self._around.logs.fallback(False)
-        log.info("link.up", extra={"mqtt": session.version, "sessionPresent": session.session_present})
         self._status.change("running")
         self._reactions.sending()
         self.serving.set()
@@ -111,17 +111,38 @@ class Uplink:
         self._outbox.detach()
         self._around.logs.fallback(True)
         self._status.change("disconnected", reason if was_up else self._status.reason or reason)
-        if self._around.orphaned():
-            self._reactions.end(
-                InstanceError(
-                    f"the process that launched this plugin is gone and the link is lost ({reason}); "
-                    "what is not handled stays in the journal for the next copy"
-                )
-            )
+        if not self._wanted(reason) or was_up:
             return
-        # A restarted agent may have another port.
+        # The attempt has failed: a restarted agent may have another port.
         with anyio.move_on_after(ASK), suppress(AgentError):
-            self.place = broker_address(await self._around.agent.settings(SYSTEM_PLUGIN))
+            place = broker_address(await self._around.agent.settings(SYSTEM_PLUGIN))
+            if place != self.place:
+                before, self.place = self.place, place
+                self.history.note("addressChanged", f"{before[0]}:{before[1]} became {place[0]}:{place[1]}")
+
+    def _wanted(self, reason: str) -> bool:
+        """Tell whether there is sense in trying again; an orphan leaves the work to the next copy."""
+        if not self._around.orphaned():
+            return True
+        self._reactions.end(
+            InstanceError(
+                f"the process that launched this plugin is gone and the link is lost ({reason}); "
+                "what is not handled stays in the journal for the next copy"
+            )
+        )
+        return False
+
+    def beat(self, up: bool) -> None:
+        """Show that this copy is alive, or look whether it is still wanted."""
+        if up:
+            self._around.alive()
+        else:
+            self._wanted("another client has its client id")
+
+    def taken_over(self, reason: str | None) -> None:
+        """Say that another client uses this plugin's client id, and that it is not fought."""
+        remedy = "; end that client, or give it a client id of its own; this one connects again after a while"
+        self._status.trouble("link", None if reason is None else reason + remedy)
 
     def proof(self, proven: bool) -> None:
         """Note whether messages come through."""
@@ -135,4 +156,4 @@ class Uplink:
     def report(self) -> dict[str, object]:
         """Return what Status says of the link."""
         proof = "proven" if self.proven else "unproven"
-        return {"link": proof if self._plugin.echo else "not checked"}
+        return {"link": proof if self._plugin.echo else "not checked", "transitions": self.history.report()}

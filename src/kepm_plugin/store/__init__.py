@@ -7,26 +7,39 @@ may take the last commits. Knows nothing of handlers, sessions or clocks other t
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ..database import Database, memory_database, open_database
+from ..errors import StoreError
 from ..folder import make_private
 from ..message import Publication, Received
 from . import _tables as tables
 from ._dead import DeadLetter, DeadLetters
 from ._journal import PART, Journal, Journalled, remove
-from ._kept import Kept, keep
+from ._kept import Keep, Kept, kept_size
+from ._letters import Entry, Letters, open_letters
 
-__all__ = ["DEFAULT", "FILE", "PART", "DeadLetter", "Journalled", "Limits", "Store", "memory_store", "open_store"]
+__all__ = [
+    "DEFAULT",
+    "FILE",
+    "PART",
+    "DeadLetter",
+    "Entry",
+    "Journalled",
+    "Keep",
+    "Letters",
+    "Limits",
+    "Store",
+    "kept_size",
+    "memory_store",
+    "open_letters",
+    "open_store",
+]
 
 FILE: Final = "plugin.db"
-
-CLOCK_IS_SET: Final = 1_577_836_800.0
-"""The year 2020: a machine whose clock says less has not asked for the time yet, and the age of what it got is unknown.
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +50,15 @@ class Limits:
     journal_age: float = 7 * 86_400.0  # seconds that a message waits for its handler, or for its ticket's answer
     dead_letters: int = 1_000
     dead_letter_bytes: int = 16 * 2**20
+    dead_letter_age: float = 30 * 86_400.0  # seconds
+    kept: int = 100_000
+    """Publications that wait until the broker has them; answers do not count."""
+    kept_bytes: int = 64 * 2**20
+    records: int = 25_000
+    """Log records that do, besides."""
+    record_bytes: int = 16 * 2**20
+    kept_age: float = 7 * 86_400.0
+    """Seconds after which both are too old to be sent."""
 
 
 DEFAULT: Final = Limits()
@@ -50,9 +72,20 @@ class Store:
 
     def __init__(self, database: Database, limits: Limits, now: Callable[[], float]) -> None:
         self._database, self._limits, self._now = database, limits, now
+        self._version = database.foreign_version()
         self._journal = Journal(database, limits.journal_bytes)
-        self._kept = Kept(database)
-        self._dead = DeadLetters(database, limits.dead_letters, limits.dead_letter_bytes, now)
+        self._kept = Kept(
+            database,
+            {
+                Keep.PUBLICATION: (limits.kept, limits.kept_bytes),
+                Keep.RECORD: (limits.records, limits.record_bytes),
+            },
+            limits.kept_age,
+            now,
+        )
+        self._dead = DeadLetters(database, limits.dead_letters, limits.dead_letter_bytes, limits.dead_letter_age, now)
+        with suppress(StoreError):  # a full disk: they go later
+            self._dead.drop_old()
 
     # --- received messages --------------------------------------------------------------------------------------------
 
@@ -102,11 +135,26 @@ class Store:
 
     def too_old(self, received_at: float) -> bool:
         """Tell whether a message has waited for longer than the journal keeps any; `received_at` is as in Received."""
-        return CLOCK_IS_SET < received_at < self._now() - self._limits.journal_age
+        return tables.CLOCK_IS_SET < received_at < self._now() - self._limits.journal_age
 
     def expired(self) -> list[tuple[int, Received]]:
         """Return some of the deferred messages that are too old, oldest first, with their ids."""
         return self._journal.expired(self._now() - self._limits.journal_age, PART)
+
+    def added_by_others(self) -> list[Journalled]:
+        """Return some of what a command in another process has put back into the journal, in order.
+
+        Call it until nothing comes, now and then: where no other process has written it is one small query. It takes
+        note of everything else that commands have done.
+        """
+        version = self._database.foreign_version()
+        if version == self._version:
+            return []
+        self._dead.refresh()
+        rows = self._journal.take_up()
+        if not rows:
+            self._version = version
+        return rows
 
     def unfinished_count(self) -> int:
         """Return how many messages are in the journal, those of an earlier run included."""
@@ -123,24 +171,46 @@ class Store:
         """
         with self._database.commit("finish a message") as db:
             size = remove(db, id)
-            kept = [keep(db, answer) for answer in answers]
+            kept = [self._kept.insert(db, Keep.ANSWER, answer) for answer in answers]
         self._journal.forget(size)
+        self._kept.added((Keep.ANSWER, answer) for answer in answers)
         return kept
 
     # --- publications -------------------------------------------------------------------------------------------------
 
-    def keep(self, publication: Publication) -> int:
-        """Keep a publication until `sent` is told its id, which is returned."""
-        return self._kept.add(publication)
+    def keep(self, batch: Sequence[tuple[Keep, Publication]], sent: Sequence[int] = ()) -> list[int]:
+        """Keep publications and forget those that were sent, in one commit; return the ids of the new ones, ascending.
 
-    def kept(self) -> list[tuple[int, Publication]]:
-        """Return the publications that are not sent yet, oldest first, with their ids."""
-        return self._kept.all()
+        Limits are the caller's affair, by `has_room`; unknown ids are nothing.
+        """
+        return self._kept.exchange(batch, sent) if batch or sent else []
 
-    def sent(self, ids: Sequence[int]) -> None:
-        """Forget publications; unknown ids are nothing."""
-        if ids:
-            self._kept.remove(ids)
+    def has_room(self, kind: Keep, count: int, size: int) -> bool:
+        """Tell whether so many more, of so many bytes together, are within the limits of a kind, which has some."""
+        return self._kept.has_room(kind, count, size)
+
+    def kept(self, from_id: int = 0, limit: int = -1) -> list[tuple[int, Publication]]:
+        """Return publications that are not sent yet from a number on, oldest first, with their ids.
+
+        At least one where there is any, at most `limit`, and no more once they have some MiB.
+        """
+        return self._kept.read_from(from_id, limit)
+
+    def kept_of(self, kind: Keep) -> tuple[int, int]:
+        """Return how many publications of a kind are kept, and about how many bytes they take."""
+        return self._kept.totals.get(kind, (0, 0))
+
+    def kept_count(self) -> int:
+        """Return how many publications are kept."""
+        return self._kept.count
+
+    def kept_last(self) -> int:
+        """Return the highest id of those that are kept; 0 where there is none."""
+        return self._kept.last()
+
+    def expire(self) -> list[int]:
+        """Forget publications that are too old; return their ids, ascending. Answers are never too old."""
+        return self._kept.expire()
 
     # --- dead letters -------------------------------------------------------------------------------------------------
 
@@ -157,7 +227,8 @@ class Store:
 
         Returns the ids of the kept answers.
 
-        Beyond `Limits` the oldest letters go, the newest stays; `dead_letters_dropped` counts those that went.
+        Beyond `Limits` the oldest letters go, the newest stays; `dead_letters_dropped` counts those that went. Those
+        that are too old go now, and when the file is opened.
 
         Args:
             received: The message.
@@ -167,13 +238,14 @@ class Store:
             answers: Publications to keep until they are sent.
         """
         reason, details = tables.plain(reason), tables.plain(details)
-        burial = self._dead.prepare(received, reason, details)
         with self._database.commit("bury a message") as db:
-            letter = self._dead.bury(db, burial, received, reason, details)
+            known = None if id is None else db.execute(tables.DELIVERIES, (id,)).fetchone()
+            burial = self._dead.bury(db, received, reason, details, None if known is None else known[0])
             size = None if id is None else remove(db, id)
-            kept = [keep(db, answer) for answer in answers]
-        self._dead.buried(burial, letter)
+            kept = [self._kept.insert(db, Keep.ANSWER, answer) for answer in answers]
+        self._dead.buried(burial)
         self._journal.forget(size)
+        self._kept.added((Keep.ANSWER, answer) for answer in answers)
         return kept
 
     def dead_letters(self) -> list[DeadLetter]:
@@ -181,8 +253,12 @@ class Store:
         return self._dead.all()
 
     def dead_letters_dropped(self) -> int:
-        """Return how many dead letters had to go for newer ones, over all runs."""
-        return self._dead.dropped()
+        """Return how many dead letters had to go, for newer ones or for their age, over all runs."""
+        return self._dead.dropped
+
+    def report(self) -> dict[str, int]:
+        """Return the counters by name, in JSON's casing; nothing is read for it."""
+        return {"deadLetters": len(self._dead), "deadLettersDropped": self._dead.dropped}
 
 
 @contextmanager

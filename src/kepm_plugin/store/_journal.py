@@ -78,9 +78,11 @@ class Journal:
         """
         found, size = list[Journalled](), 0
         with self._database.read("read the journal") as db:
-            for number, begun, attempts, due, its_size, *message in db.execute(tables.FROM, (id, limit)):
-                # Of those that this run received, none is counted: that would be a commit for each.
-                delivery = begun + 1 if number <= self._inherited else 1
+            rows = db.execute(tables.FROM, (id, self._inherited, limit))
+            for number, begun, attempts, due, its_size, *message in rows:
+                # Of those that this run received, none is counted: that would be a commit for each. What was put back
+                # while no plugin ran has begun no delivery, and is counted from the first one on.
+                delivery = max(begun, 1) + 1 if number <= self._inherited else 1
                 found.append(Journalled(number, tables.from_row(message), delivery, attempts, due))
                 size += its_size
                 if size >= PART_BYTES:
@@ -127,6 +129,25 @@ class Journal:
         if size is not None:
             self.count -= 1
             self.bytes -= size
+
+    def take_up(self) -> list[Journalled]:
+        """Return some of what commands have put back since this run began, and let `read_from` know of them.
+
+        Refreshes the totals. The delivery is the first one, as that of a message which this run received.
+        """
+        found, size = list[Journalled](), 0
+        with self._database.read("read the journal") as db:
+            for number, its_size, *message in db.execute(tables.PUT_BACK_SINCE, (self._inherited, PART)):
+                found.append(Journalled(number, tables.from_row(message), 1))
+                size += its_size
+                if size >= PART_BYTES:
+                    break
+        if found:
+            with self._database.commit("take up what was put back") as db:
+                db.executemany("UPDATE journal SET begun = 1 WHERE id = ?", [(row.id,) for row in found])
+        with self._database.read("read totals") as db:
+            self.count, self.bytes, _ = db.execute(tables.TOTALS).fetchone()
+        return found
 
 
 def remove(db: Connection, id: int) -> int | None:  # noqa: A002

@@ -1,37 +1,120 @@
-"""Publications that are kept until the broker has them."""
+"""Publications that are kept until the broker has them: what the table holds, and how much of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from enum import IntEnum
+from typing import Final
 
 from ..database import Connection, Database, insert
 from ..message import Publication
 from . import _tables as tables
 
+PART: Final = 200
+"""Publications that are read back at a time."""
+
+PART_BYTES: Final = 4 * 2**20
+"""Bytes of publications that are read back at a time; one more may go beyond."""
+
+_TOGETHER: Final = 500
+"""Ids in one statement; SQLite allows 999 in old versions."""
+
+
+class Keep(IntEnum):
+    """What a kept publication is. Answers are kept whatever there is; of the others there are limits to each."""
+
+    ANSWER = 0
+    PUBLICATION = 1
+    RECORD = 2
+
+
+def kept_size(publication: Publication) -> int:
+    """Return about how many bytes a kept publication takes."""
+    return tables.ROW + len(publication.payload) + len(publication.topic)
+
 
 class Kept:
-    """The table of publications."""
+    """The table of publications. What is written in one commit with other tables takes the open connection.
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    Attributes:
+        totals: Count and bytes of each kind.
+    """
 
-    def add(self, publication: Publication) -> int:
-        """Keep a publication; return its id."""
-        with self._database.commit("keep a publication") as db:
-            return keep(db, publication)
+    def __init__(
+        self, database: Database, limits: dict[Keep, tuple[int, int]], max_age: float, now: Callable[[], float]
+    ) -> None:
+        self._database, self._limits, self._max_age, self._now = database, limits, max_age, now
+        # Held here, so that the question for room does not cost a scan.
+        with database.read("read totals") as db:
+            self.totals: dict[Keep, tuple[int, int]] = {
+                Keep(kind): (count, size) for kind, count, size in db.execute(tables.KEPT_TOTALS)
+            }
 
-    def all(self) -> list[tuple[int, Publication]]:
-        """Return what is kept, oldest first, with ids."""
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(count for count, _ in self.totals.values())
+
+    def last(self) -> int:
+        """Return the highest id; 0 where there is none."""
         with self._database.read("read publications") as db:
-            return [
-                (number, Publication(tables.topic_text(topic), payload, qos, bool(retain), correlation_data))
-                for number, topic, payload, qos, retain, correlation_data in db.execute(tables.KEPT)
-            ]
+            return int(db.execute(tables.KEPT_LAST).fetchone()[0])
 
-    def remove(self, ids: Sequence[int]) -> None:
-        """Forget publications; unknown ids are nothing."""
-        with self._database.commit("forget publications") as db:
-            db.executemany("DELETE FROM kept WHERE id = ?", [(number,) for number in ids])
+    def has_room(self, kind: Keep, count: int, size: int) -> bool:
+        """Tell whether so many more, of so many bytes together, are within the limits of a kind, which has some."""
+        held, held_size = self.totals.get(kind, (0, 0))
+        limit, limit_size = self._limits[kind]
+        return held + count <= limit and held_size + size <= limit_size
 
+    def exchange(self, batch: Sequence[tuple[Keep, Publication]], sent: Sequence[int]) -> list[int]:
+        """Keep publications and forget others, in one commit; return the ids of the new ones, ascending.
 
-def keep(db: Connection, publication: Publication) -> int:
-    """Keep a publication in an open commit; return its id."""
-    return insert(db, tables.KEEP, tables.publication_row(publication))
+        What was sent goes first: in a file that is full its pages are what the new ones lie on.
+        """
+        with self._database.commit("keep publications") as db:
+            gone = self._remove(db, sent)
+            ids = [self.insert(db, kind, publication) for kind, publication in batch]
+        self._count(gone, -1)
+        self.added(batch)
+        return ids
+
+    def insert(self, db: Connection, kind: Keep, publication: Publication) -> int:
+        """Keep a publication in an open commit; return its id."""
+        row = (kind, kept_size(publication), self._now(), *tables.publication_row(publication))
+        return insert(db, tables.KEEP, row)
+
+    def added(self, batch: Iterable[tuple[Keep, Publication]]) -> None:
+        """Take publications into the totals, once the commit has succeeded."""
+        self._count(((kind, 1, kept_size(publication)) for kind, publication in batch), 1)
+
+    def read_from(self, id: int, limit: int = PART) -> list[tuple[int, Publication]]:  # noqa: A002
+        """Return publications from a number on with their ids, oldest first: at least one where there is any."""
+        found, size = list[tuple[int, Publication]](), 0
+        with self._database.read("read publications") as db:
+            for number, its_size, *row in db.execute(tables.KEPT, (id, limit)):
+                found.append((number, tables.to_publication(row)))
+                size += its_size
+                if size >= PART_BYTES:
+                    break
+        return found
+
+    def expire(self) -> list[int]:
+        """Forget what is too old and no answer; return the ids, ascending."""
+        with self._database.read("read old publications") as db:
+            ids = [row[0] for row in db.execute(tables.KEPT_EXPIRED, (Keep.ANSWER, self._now() - self._max_age))]
+        if ids:
+            self.exchange((), ids)
+        return ids
+
+    def _remove(self, db: Connection, ids: Sequence[int]) -> list[tuple[Keep, int, int]]:
+        gone: list[tuple[Keep, int, int]] = []
+        for start in range(0, len(ids), _TOGETHER):
+            some = tuple(ids[start : start + _TOGETHER])
+            among = f"WHERE id IN ({','.join('?' * len(some))})"
+            counted = db.execute(f"SELECT kind, count(*), sum(size) FROM kept {among} GROUP BY kind", some)  # noqa: S608  marks only
+            gone += [(Keep(kind), count, size) for kind, count, size in counted]
+            db.execute(f"DELETE FROM kept {among}", some)  # noqa: S608  marks only
+        return gone
+
+    def _count(self, changes: Iterable[tuple[Keep, int, int]], sign: int) -> None:
+        for kind, count, size in changes:
+            held, held_size = self.totals.get(kind, (0, 0))
+            self.totals[kind] = held + sign * count, held_size + sign * size

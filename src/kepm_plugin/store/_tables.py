@@ -12,21 +12,45 @@ _MESSAGE_COLUMNS: Final = """size INTEGER NOT NULL, topic BLOB NOT NULL, payload
     retained INTEGER NOT NULL, received_at REAL NOT NULL, response_topic BLOB, correlation_data BLOB, properties TEXT"""
 _MESSAGE: Final = "topic, payload, qos, retained, received_at, response_topic, correlation_data, properties"
 FROM: Final = f"""SELECT id, begun, attempts, due, size, {_MESSAGE} FROM journal
-    WHERE id >= ? AND ticket IS NULL ORDER BY id LIMIT ?"""  # noqa: S608  constants
+    WHERE id >= ? AND ticket IS NULL AND (begun > 0 OR id <= ?) ORDER BY id LIMIT ?"""  # noqa: S608  constants
+# Put back by a command, and not taken up by the plugin that runs; what an earlier run left is taken up anyway.
+PUT_BACK_SINCE: Final = f"""SELECT id, size, {_MESSAGE} FROM journal
+    WHERE begun = 0 AND id > ? ORDER BY id LIMIT ?"""  # noqa: S608  constants
 TICKET: Final = f"SELECT id, {_MESSAGE} FROM journal WHERE ticket = ?"  # noqa: S608  constants
 EXPIRED: Final = f"""SELECT id, {_MESSAGE} FROM journal
     WHERE ticket IS NOT NULL AND received_at < ? ORDER BY id LIMIT ?"""  # noqa: S608  constants
 TOTALS: Final = "SELECT count(*), coalesce(sum(size), 0), coalesce(max(id), 0) FROM journal"
-KEPT: Final = "SELECT id, topic, payload, qos, retain, correlation_data FROM kept ORDER BY id"
-DEAD: Final = f"SELECT id, reason, details, buried_at, {_MESSAGE} FROM dead ORDER BY id"  # noqa: S608  constants
-DEAD_SIZES: Final = "SELECT id, size FROM dead ORDER BY id"
+KEPT: Final = """SELECT id, size, topic, payload, qos, retain, correlation_data FROM kept
+    WHERE id >= ? ORDER BY id LIMIT ?"""
+KEPT_TOTALS: Final = "SELECT kind, count(*), sum(size) FROM kept GROUP BY kind"
+KEPT_LAST: Final = "SELECT coalesce(max(id), 0) FROM kept"
+KEPT_EXPIRED: Final = "SELECT id FROM kept WHERE kind != ? AND kept_at < ? ORDER BY id"
+_LETTER: Final = f"SELECT id, reason, details, buried_at, deliveries, {_MESSAGE} FROM dead"  # noqa: S608  constants
+DEAD: Final = f"{_LETTER} ORDER BY id"
+LETTER: Final = f"{_LETTER} WHERE id = ?"
+LIST: Final = """SELECT id, topic, reason, length(payload), qos, buried_at, received_at, deliveries FROM dead
+    ORDER BY id"""
+DEAD_SIZES: Final = "SELECT id, size, buried_at FROM dead ORDER BY id"
+DELIVERIES: Final = "SELECT begun + attempts FROM journal WHERE id = ?"
 IDENTITY: Final = "SELECT printf('%08x', value) FROM counters WHERE name = 'identity'"
 DROPPED: Final = "SELECT value FROM counters WHERE name = 'dead_letters_dropped'"
 JOURNAL: Final = "INSERT INTO journal VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-KEEP: Final = "INSERT INTO kept VALUES (NULL, ?, ?, ?, ?, ?)"
-BURY: Final = "INSERT INTO dead VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+KEEP: Final = "INSERT INTO kept VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)"
+BURY: Final = "INSERT INTO dead VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 COUNT: Final = """INSERT INTO counters VALUES ('dead_letters_dropped', ?)
     ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"""
+
+CLOCK_IS_SET: Final = 1_577_836_800.0
+"""The year 2020: a machine whose clock says less has not asked for the time yet, and the age of what it got is unknown.
+"""
+
+ROW: Final = 100
+"""Bytes that a row costs besides its payload and topic, roughly."""
+
+PUT_BACK: Final = f"""INSERT INTO journal (begun, attempts, size, received_at, topic, payload, qos, retained,
+        response_topic, correlation_data, properties)
+    SELECT 0, 0, {ROW} + length(topic) + length(payload), ?, topic, payload, qos, retained,
+        response_topic, correlation_data, properties FROM dead WHERE id = ?"""  # noqa: S608  constants
 
 # AUTOINCREMENT: an id is never given twice, so that one kept elsewhere cannot come to mean another message.
 SCHEMA: Final = Schema(
@@ -35,20 +59,34 @@ SCHEMA: Final = Schema(
         CREATE TABLE journal (id INTEGER PRIMARY KEY AUTOINCREMENT, begun INTEGER NOT NULL,
             attempts INTEGER NOT NULL, due REAL, ticket TEXT, {_MESSAGE_COLUMNS});
         CREATE UNIQUE INDEX tickets ON journal (ticket) WHERE ticket IS NOT NULL;
-        CREATE TABLE kept (id INTEGER PRIMARY KEY AUTOINCREMENT, topic BLOB NOT NULL, payload BLOB NOT NULL,
-            qos INTEGER NOT NULL, retain INTEGER NOT NULL, correlation_data BLOB);
+        CREATE INDEX put_back ON journal (id) WHERE begun = 0;
+        CREATE TABLE kept (id INTEGER PRIMARY KEY AUTOINCREMENT, kind INTEGER NOT NULL, size INTEGER NOT NULL,
+            kept_at REAL NOT NULL, topic BLOB NOT NULL, payload BLOB NOT NULL, qos INTEGER NOT NULL,
+            retain INTEGER NOT NULL, correlation_data BLOB);
         CREATE TABLE dead (id INTEGER PRIMARY KEY AUTOINCREMENT, reason TEXT NOT NULL, details TEXT NOT NULL,
-            buried_at REAL NOT NULL, {_MESSAGE_COLUMNS});
+            buried_at REAL NOT NULL, deliveries INTEGER, {_MESSAGE_COLUMNS});
         CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
         INSERT INTO counters VALUES ('identity', random() & 0xffffffff)""",  # noqa: S608  constants
-    queries=(FROM, TICKET, EXPIRED, TOTALS, KEPT, DEAD, DEAD_SIZES, DROPPED, IDENTITY),
+    queries=(
+        FROM,
+        PUT_BACK_SINCE,
+        TICKET,
+        EXPIRED,
+        TOTALS,
+        KEPT,
+        KEPT_TOTALS,
+        KEPT_EXPIRED,
+        DEAD,
+        LIST,
+        DEAD_SIZES,
+        DROPPED,
+        IDENTITY,
+    ),
 )
-_ROW: Final = 100
-"""Bytes that a row costs besides its payload and topic, roughly."""
 
 
 def size_of(received: Received) -> int:
-    return _ROW + len(received.payload) + len(received.topic)
+    return ROW + len(received.payload) + len(received.topic)
 
 
 def to_row(received: Received) -> tuple[object, ...]:
@@ -86,6 +124,11 @@ def publication_row(publication: Publication) -> tuple[object, ...]:
         publication.retain,
         publication.correlation_data,
     )
+
+
+def to_publication(row: Sequence[Any]) -> Publication:
+    topic, payload, qos, retain, correlation_data = row
+    return Publication(topic_text(topic), payload, qos, bool(retain), correlation_data)
 
 
 def topic_bytes(topic: str) -> bytes:

@@ -17,7 +17,7 @@ import anyio.lowlevel
 
 from kepm_plugin.errors import AgentUnreachable, LinkLost
 from kepm_plugin.eventloop import bare_task_group, loop_clock
-from kepm_plugin.link import Deliver
+from kepm_plugin.link import Deliver, Ending
 from kepm_plugin.message import Publication, Received
 from kepm_plugin.topics import check_filter, matches
 
@@ -78,7 +78,7 @@ class MemoryBroker:
         await anyio.lowlevel.checkpoint()
         if not self.up:
             raise AgentUnreachable("the broker in memory is down")
-        self.cut(client_id, "another connection with the same client id took the session over")
+        self.cut(client_id, "another connection with the same client id took the session over", "taken over")
         kept = None if clean else self._kept.get(client_id)
         session = MemorySession(self, client_id, kept or _Kept(clean), will, session_present=kept is not None)
         self._kept[client_id], self._sessions[client_id] = session.kept, session
@@ -90,10 +90,10 @@ class MemoryBroker:
                 session.leave()
                 tasks.cancel_scope.cancel()
 
-    def cut(self, client_id: str, reason: str = "the connection was cut") -> None:
+    def cut(self, client_id: str, reason: str = "the connection was cut", ending: Ending = "broken") -> None:
         """End a client's connection as a broken network does: its will is published, its kept session stays."""
         if (session := self._sessions.get(client_id)) is not None:
-            session.cut(reason)
+            session.cut(reason, ending)
 
     def kill(self) -> None:
         """End every connection without a will, forget everything, and refuse connections until `up` is set again."""
@@ -155,6 +155,7 @@ class MemorySession:
     """One connection, with the interface that the link needs."""
 
     version = "memory"
+    certificate = ""
     in_flight_maximum = IN_FLIGHT
 
     def __init__(
@@ -163,6 +164,7 @@ class MemorySession:
         self._broker, self._client_id, self.kept, self._will = broker, client_id, kept, will
         self.session_present = session_present
         self.reading_since = -math.inf
+        self.ending: Ending = "broken"
         self.wake = anyio.Event()
         self._now = loop_clock()
         self._resumed = anyio.Event()
@@ -219,8 +221,10 @@ class MemorySession:
         await self._ended.wait()
         return self._reason
 
-    def cut(self, reason: str) -> None:
+    def cut(self, reason: str, ending: Ending = "broken") -> None:
         """End the connection without a goodbye."""
+        if not self._ended.is_set():
+            self.ending = ending
         will, self._will = self._will, None
         self.leave(reason)
         if will is not None:

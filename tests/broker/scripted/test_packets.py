@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from kepm_plugin.broker import Version
+from kepm_plugin.devagent.ends import reset
 from kepm_plugin.errors import BrokerRefused, LinkLost
 from kepm_plugin.message import Publication
 
@@ -219,6 +220,7 @@ async def test_a_loss_ends_the_waiting_for_an_answer(scripted: Any, inbox: Any) 
         peer.writer.close()
         with anyio.fail_after(5), pytest.raises(LinkLost, match="the broker closed the connection"):
             await link.subscribe(["a"], 1)
+        assert link.ending == "closed"
 
 
 # --- publishing -----------------------------------------------------------------------------------------------------
@@ -302,15 +304,17 @@ async def test_the_reason_of_a_loss_is_in_plain_words(
         peer.send(publish(version, b"a", b"before"), packets)
         with anyio.fail_after(5):
             assert reason in await link.lost()
+        assert link.ending == ("taken over" if "another client" in reason else "broken")
     assert inbox.payloads == [b"before"]  # what came before is not lost with the connection
 
 
 @VERSIONS
 async def test_a_reset_is_a_loss(scripted: Any, inbox: Any, version: Version) -> None:
     async with scripted.session(version, inbox) as (link, peer):
-        peer.writer.transport.abort()
+        reset(peer.writer)
         with anyio.fail_after(5):
             assert "connection" in await link.lost()
+        assert link.ending == "reset"
 
 
 async def test_a_broker_that_answers_no_ping_is_lost(scripted: Any, inbox: Any) -> None:
