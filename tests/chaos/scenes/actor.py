@@ -40,11 +40,12 @@ def main() -> int:
     parser.add_argument("--api-base")
     parser.add_argument("--work", type=Path)
     parser.add_argument("--no-journal", dest="journal", action="store_false")
+    parser.add_argument("--outbox", choices=("memory", "disk"), default="memory")
     parser.add_argument("--forget", type=int, help="messages of this QoS, some of them")
     given = parser.parse_args()
     if given.forget is not None:
         forget(given.forget)
-    Scene.journal = given.journal
+    Scene.journal, Scene.outbox = given.journal, given.outbox
     with Board(given.work / "board") as Scene.board:
         Scene.board.touch((Column.HANDLED, Column.COUNT))
         options = RunOptions(api_base=given.api_base, data_dir=given.work / "data", lock_dir=given.work / "lock")

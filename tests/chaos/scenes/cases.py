@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from kepm_plugin.devagent.faults import (
     ApiHangs,
@@ -56,6 +56,7 @@ class Case:
     """Seconds within which a fresh message must be handled."""
     embedded: bool = False
     """It is about the embedded model."""
+    outbox: Literal["memory", "disk"] = "memory"
     agent_dies: bool = False
     """What the broker holds goes with the agent: owed is what the plugin has acknowledged."""
     announced: str = ""
@@ -157,13 +158,25 @@ def _full_disk(stage: Stage) -> int:
     return time.monotonic_ns()
 
 
-def _full_disk_for_answers(stage: Stage) -> int:
-    """What is in the handlers as the disk becomes full has answers that cannot be kept."""
-    stage.order("commands", rate=200, count=60, pause=50_000)
-    _last(0.5)
-    with full_disk(stage):
-        _last(LASTING)
-    over = time.monotonic_ns()
+def full_disk_meanwhile(kind: str) -> Inflict:
+    """What is in the handlers as the disk becomes full has answers, or publications, that cannot be kept."""
+
+    def inflict(stage: Stage) -> int:
+        stage.order(kind, rate=200, count=60, pause=50_000)
+        _last(0.5)
+        with full_disk(stage):
+            _last(LASTING)
+        over = time.monotonic_ns()
+        stage.order("mixed")
+        return over
+
+    return inflict
+
+
+def _kill_plugin_that_publishes(stage: Stage) -> int:
+    relayed = stage.order("relayed", rate=200, count=100, pause=5_000)
+    stage.until(lambda: len(stage.missing(relayed)) < relayed.count / 2, "half of it was published")
+    over = _kill_plugin(stage)
     stage.order("mixed")
     return over
 
@@ -226,7 +239,19 @@ CASES: Final[Sequence[Case]] = (
     Case(name="plugin killed, API refuses (403)", inflict=_kill_plugin_refused, process_dies=True),
     Case(name="agent killed", inflict=Stage.kill_agent, agent_dies=True, process_dies=True),
     Case(name="disk full, journal", inflict=_full_disk, announced="cannot journal"),
-    Case(name="disk full, answers", inflict=_full_disk_for_answers, announced="cannot finish"),
+    Case(name="disk full, answers", inflict=full_disk_meanwhile("commands"), announced="cannot finish"),
+    Case(
+        name="disk full, outbox on disk",
+        inflict=full_disk_meanwhile("relayed"),
+        outbox="disk",
+        announced="cannot",
+    ),
+    Case(
+        name="plugin killed, outbox on disk",
+        inflict=_kill_plugin_that_publishes,
+        outbox="disk",
+        process_dies=True,
+    ),
     Case(name="embedded: oldest dropped", inflict=_crowd, embedded=True),
     Case(name="embedded: reset", inflict=moment(_reset()), embedded=True),
     Case(name="embedded: half-open", inflict=moment(HalfOpen(plugin=Scene.id)), embedded=True, bar=15.0),
@@ -234,6 +259,6 @@ CASES: Final[Sequence[Case]] = (
 """In the order in which they are inflicted."""
 
 
-def settings(broker: Engine) -> tuple[Setting, Setting]:
-    """Return the stages that the cases need: a broker that keeps sessions, and the embedded model."""
-    return Setting(broker=broker), Setting(broker=broker, embedded=True)
+def settings(broker: Engine) -> Sequence[Setting]:
+    """Return the stages that the cases need."""
+    return Setting(broker=broker), Setting(broker=broker, outbox="disk"), Setting(broker=broker, embedded=True)

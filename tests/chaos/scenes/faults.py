@@ -126,7 +126,7 @@ def play(cases: Iterable[Case], rounds: int, broker: Engine, seed: str) -> Repor
     """Inflict each case as often as asked."""
     report, cases, random = Report("faults"), list(cases), Random(seed)  # noqa: S311  no secret
     for setting in settings(broker):
-        mine = [case for case in cases if case.embedded == setting.embedded]
+        mine = [case for case in cases if (case.embedded, case.outbox) == (setting.embedded, setting.outbox)]
         if not mine:
             continue
         with stage(setting) as made:

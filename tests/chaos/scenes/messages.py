@@ -10,6 +10,7 @@ KINDS: Final[dict[str, Sequence[str]]] = {
     "same": ("Scene/Events/waiting",),
     "stuck": ("Scene/Events/stuck",),
     "commands": ("Scene/Commands/work",),
+    "relayed": ("Scene/Events/relay",),
 }
 """Topics, which take turns. `same` is byte for byte one message, whose number is 0."""
 
@@ -32,5 +33,10 @@ def invent(kind: str, number: int, pause: int, padding: int) -> tuple[str, bytes
 
 
 def is_command(topic: str) -> bool:
-    """Tell whether an answer is owed."""
+    """Tell whether it is a command."""
     return "/Commands/" in topic
+
+
+def is_answered(topic: str) -> bool:
+    """Tell whether something is owed for a message: an answer, or that it is published again."""
+    return is_command(topic) or topic.endswith("/relay")

@@ -5,7 +5,7 @@ from typing import NotRequired, TypedDict
 
 import anyio
 
-from kepm_plugin import Handler, Message, Plugin, Settings
+from kepm_plugin import Handler, Message, Plugin, Publisher, Settings
 from tests.chaos.scenes.board import Board
 
 
@@ -26,6 +26,7 @@ class Scene(Plugin):
     clean_session = False
     heartbeat = 1.0
     drain = 1.0
+    relayed = Publisher[int]("Relayed", qos=1)
     board: Board
 
 
@@ -55,6 +56,16 @@ class Keyed(Handler[Scene]):
 
     def handle(self, message: Message[Numbered]) -> None:
         time.sleep(message.payload["pause"])
+        self.plugin.board.handled(message.payload["number"])
+
+
+@Scene.topic("Events/relay")
+class Relay(Handler[Scene]):
+    """Publishes what it is given."""
+
+    async def handle(self, message: Message[Numbered]) -> None:
+        await anyio.sleep(message.payload["pause"])
+        await self.plugin.relayed.publish(message.payload["number"])
         self.plugin.board.handled(message.payload["number"])
 
 

@@ -34,7 +34,7 @@ LATE = 0.1
 AGAIN = 0.05
 """Seconds between two attempts to connect."""
 
-FILTERS = ("Scene/Status", "Scene/Link", "Scene/Responses/#")
+FILTERS = ("Scene/Status", "Scene/Link", "Scene/Relayed", "Scene/Responses/#")
 
 
 class Source:
@@ -73,7 +73,8 @@ class Source:
         elif publish.topic == "Scene/Status":
             self._states.note(time.monotonic_ns(), publish.payload.decode())
         else:
-            number = int(json.loads(publish.payload)["correlationId"])
+            content = json.loads(publish.payload)
+            number = content if publish.topic == "Scene/Relayed" else int(content["correlationId"])
             self._board.put(Column.ANSWERED, number, self._board.get(Column.ANSWERED, number) + 1)
         if publish.qos:
             client.acknowledge(publish)

@@ -19,8 +19,9 @@ import psutil
 from kepm_plugin.manifest import manifest_of, to_json
 from tests.chaos.rig import REPOSITORY
 from tests.chaos.scenes.board import CAPACITY, Board, Column, Slot
-from tests.chaos.scenes.messages import KINDS, invent, is_command
+from tests.chaos.scenes.messages import KINDS, invent, is_answered, is_command
 from tests.chaos.scenes.scene_plugin import Scene
+from tests.chaos.scenes.source import FILTERS
 from tests.e2e.agent_process import AgentProcess
 
 LOOK: Final = 0.02
@@ -48,6 +49,7 @@ class Setting:
     journal: bool = True
     options: tuple[str, ...] = ()
     """Further arguments of the local agent."""
+    outbox: Literal["memory", "disk"] = "memory"
     forget: int | None = None
     """The plugin forgets some messages of this QoS."""
     quiet: float = 10.0
@@ -79,10 +81,10 @@ class Order:
         """How many there are."""
         return self.end - self.first
 
-    def is_command(self, number: int) -> bool:
-        """Tell whether an answer is owed to a message."""
+    def topic(self, number: int) -> str:
+        """Return the topic of a message; a key is left open."""
         topics = KINDS[self.kind]
-        return is_command(topics[number % len(topics)])
+        return topics[number % len(topics)]
 
 
 class Stage:
@@ -198,7 +200,9 @@ class Stage:
         if self.setting.journal:
             for part in self.parts(order):
                 answered = self.board.column(Column.ANSWERED, part.first, part.end)
-                missing |= {n for n, count in enumerate(answered, part.first) if not count and part.is_command(n)}
+                missing |= {
+                    n for n, count in enumerate(answered, part.first) if not count and is_answered(part.topic(n))
+                }
         return missing if owed is None else missing & owed
 
     def acknowledged(self, order: Order) -> set[int]:
@@ -227,7 +231,7 @@ class Stage:
             more += sum(
                 count - 1
                 for number, count in enumerate(counts, part.first)
-                if count > 1 and part.is_command(number) == commands
+                if count > 1 and is_command(part.topic(number)) == commands
             )
         return more
 
@@ -291,7 +295,8 @@ def _agent(setting: Setting, root: Path) -> AgentProcess:
 def _register(root: Path, work: Path, setting: Setting) -> None:
     journal = () if setting.journal else ("--no-journal",)
     forget = () if setting.forget is None else ("--forget", str(setting.forget))
-    command = shlex.join(["-m", "tests.chaos.scenes.actor", "--work", str(work), *journal, *forget, "--api-base"])
+    options = ["--work", str(work), "--outbox", setting.outbox, *journal, *forget]
+    command = shlex.join(["-m", "tests.chaos.scenes.actor", *options, "--api-base"])
     manifest = manifest_of(Scene.declarations(), executable=sys.executable, arguments=f"{command} {{KeeperApiBaseUrl}}")
     (root / "Plugins" / "Scene.json").write_bytes(to_json(manifest))
     content = {
@@ -306,7 +311,7 @@ def _register(root: Path, work: Path, setting: Setting) -> None:
         "metadata": {
             "mqttTopics": {
                 "publish": ["Scene/Events/#", "Scene/Commands/+"],
-                "subscribe": ["Scene/Status", "Scene/Link", "Scene/Responses/#"],
+                "subscribe": list(FILTERS),
             }
         },
     }
