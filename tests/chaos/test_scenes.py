@@ -13,7 +13,8 @@ from tests.chaos.__main__ import main
 from tests.chaos.scenes import burst, engine, faults, flood, stuck
 from tests.chaos.scenes.cases import CASES, Case
 from tests.chaos.scenes.report import Report, Row
-from tests.chaos.scenes.stage import Setting, stage
+from tests.chaos.scenes.setting import Setting
+from tests.chaos.scenes.stage import stage
 
 SEED = "20"
 AT_ONCE = 4

@@ -6,7 +6,8 @@ import time
 from tests.chaos.scenes.board import Column, Slot
 from tests.chaos.scenes.memory import sampled
 from tests.chaos.scenes.report import Report, Row
-from tests.chaos.scenes.stage import Order, Setting, Stage, stage
+from tests.chaos.scenes.setting import Setting
+from tests.chaos.scenes.stage import Order, Stage, stage
 
 TIMES = 5
 """So many times the handler's rate."""

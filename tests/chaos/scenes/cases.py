@@ -26,7 +26,8 @@ from kepm_plugin.devagent.faults import (
     SuspendPlugin,
 )
 from tests.chaos.scenes.scene_plugin import Scene
-from tests.chaos.scenes.stage import Engine, Setting, Stage
+from tests.chaos.scenes.setting import Engine, Setting
+from tests.chaos.scenes.stage import Stage
 
 FOREVER: Final = 600.0
 """Seconds of a fault that the scene ends itself."""

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from random import Random
 
 from tests.chaos.scenes.report import Report, Row, at, seconds
-from tests.chaos.scenes.stage import Engine, Late, Setting, Stage, stage
+from tests.chaos.scenes.setting import Engine, Setting
+from tests.chaos.scenes.stage import Late, Stage, stage
 
 RATE = 50
 """Messages a second."""

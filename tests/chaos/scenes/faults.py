@@ -12,7 +12,8 @@ from kepm_plugin.devagent.faults import Duplicate
 from tests.chaos.scenes.board import Column
 from tests.chaos.scenes.cases import CASES, Case, settings
 from tests.chaos.scenes.report import Report, Row, seconds
-from tests.chaos.scenes.stage import Engine, Late, Order, Stage, stage
+from tests.chaos.scenes.setting import Engine
+from tests.chaos.scenes.stage import Late, Order, Stage, stage
 
 IDLE = r"fault \d+ is over: \w+, acted 0 times"
 """What the agent says of a fault that concerned nobody."""

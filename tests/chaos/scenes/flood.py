@@ -9,7 +9,8 @@ from tests.chaos.scenes.board import Slot
 from tests.chaos.scenes.burst import rate_of_handler, rate_of_source
 from tests.chaos.scenes.memory import MEBIBYTE, Samples, sampled
 from tests.chaos.scenes.report import Report, Row
-from tests.chaos.scenes.stage import Order, Setting, Stage, stage
+from tests.chaos.scenes.setting import Setting
+from tests.chaos.scenes.stage import Order, Stage, stage
 
 TIMES = 2
 """So many times the handler's rate."""

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import shlex
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -12,16 +10,15 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import psutil
 
-from kepm_plugin.manifest import manifest_of, to_json
 from tests.chaos.rig import REPOSITORY
 from tests.chaos.scenes.board import CAPACITY, Board, Column, Slot
 from tests.chaos.scenes.messages import KINDS, invent, is_answered, is_command
 from tests.chaos.scenes.scene_plugin import Scene
-from tests.chaos.scenes.source import FILTERS
+from tests.chaos.scenes.setting import Setting, register
 from tests.e2e.agent_process import AgentProcess
 
 LOOK: Final = 0.02
@@ -33,37 +30,8 @@ STEADY: Final = 40
 PATIENCE: Final = 45.0
 
 
-Engine = Literal["mosquitto", "nats"]
-
-
 class Late(Exception):
     """What should have happened has not."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """Which broker, and how the plugin is declared."""
-
-    broker: Engine = "mosquitto"
-    embedded: bool = False
-    journal: bool = True
-    options: tuple[str, ...] = ()
-    """Further arguments of the local agent."""
-    outbox: Literal["memory", "disk"] = "memory"
-    forget: int | None = None
-    """The plugin forgets some messages of this QoS."""
-    quiet: float = 10.0
-    """Seconds without any progress after which what was not handled is taken for lost."""
-
-    def __str__(self) -> str:
-        """Return its name in tables."""
-        return ("embedded" if self.embedded else self.broker) + ("" if self.journal else ", no journal")
-
-    @property
-    def agent_arguments(self) -> tuple[str, ...]:
-        """Arguments of the local agent."""
-        model = "embedded" if self.embedded else "classic"
-        return ("--broker", self.broker, "--broker-model", model, *self.options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +240,7 @@ def stage(setting: Setting) -> Generator[Stage]:
         root, work = Path(name) / "root", Path(name) / "work"
         (root / "Plugins").mkdir(parents=True)
         work.mkdir()
-        _register(root, work, setting)
+        register(setting, root, work)
         with Board(work / "board") as board:
             made = Stage(setting, root, work, _agent(setting, root), board)
             try:
@@ -290,29 +258,3 @@ def stage(setting: Setting) -> Generator[Stage]:
 
 def _agent(setting: Setting, root: Path) -> AgentProcess:
     return AgentProcess(root, *setting.agent_arguments, env={"PYTHONPATH": str(REPOSITORY)}, measured=False)
-
-
-def _register(root: Path, work: Path, setting: Setting) -> None:
-    journal = () if setting.journal else ("--no-journal",)
-    forget = () if setting.forget is None else ("--forget", str(setting.forget))
-    options = ["--work", str(work), "--outbox", setting.outbox, *journal, *forget]
-    command = shlex.join(["-m", "tests.chaos.scenes.actor", *options, "--api-base"])
-    manifest = manifest_of(Scene.declarations(), executable=sys.executable, arguments=f"{command} {{KeeperApiBaseUrl}}")
-    (root / "Plugins" / "Scene.json").write_bytes(to_json(manifest))
-    content = {
-        "id": "Source",
-        "name": "Source",
-        "version": "1.0.0",
-        "pluginType": "Executable",
-        "executablePath": sys.executable,
-        "arguments": shlex.join(["-m", "tests.chaos.scenes.source", "--root", str(root), "--work", str(work)]),
-        "supportedPlatforms": ["Linux", "macOS"],
-        "Subscription": {"Topic": "Source", "Qos": 1, "CleanSession": False},
-        "metadata": {
-            "mqttTopics": {
-                "publish": ["Scene/Events/#", "Scene/Commands/+"],
-                "subscribe": list(FILTERS),
-            }
-        },
-    }
-    (root / "Plugins" / "Source.json").write_text(json.dumps(content))

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from tests.chaos.scenes.board import Column, Slot
 from tests.chaos.scenes.report import Report, Row, at
 from tests.chaos.scenes.scene_plugin import Scene, Stuck
-from tests.chaos.scenes.stage import Engine, Order, Setting, Stage, stage
+from tests.chaos.scenes.setting import Engine, Setting
+from tests.chaos.scenes.stage import Order, Stage, stage
 
 MESSAGES = 30
 RATE = 100
