@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tests.chaos.scenes.board import Column, Slot
 from tests.chaos.scenes.report import Report, Row, at
-from tests.chaos.scenes.scene_plugin import Scene, Stuck
+from tests.chaos.scenes.scene_plugin import Stuck
 from tests.chaos.scenes.setting import Engine, Setting
 from tests.chaos.scenes.stage import Order, Stage, stage
 
@@ -40,8 +40,8 @@ def row(engine: Engine, seconds: float, quiet: float, fine: float = FINE) -> Row
             time.sleep(quiet)  # Without a message: that is what is tested.
         echoes = made.board[Slot.ECHOES] - echoes
         after = _flow(made, 1.0)
-        sessions = len(made.agent.lines(rf"^{Scene.id} .*link\.up"))
-        lost_links = made.agent.lines(rf"^{Scene.id} .*(link\.lost|disconnected)")
+        made.await_states(2)
+        link = made.states()[-1]["transitions"]
         missing = [made.missing(order) for order in (before, during, after)]
         latencies = [_latencies(made, order) for order in (before, during)]
         given = made.deliveries(1 << 60)
@@ -58,14 +58,14 @@ def row(engine: Engine, seconds: float, quiet: float, fine: float = FINE) -> Row
             "median before": _ms(at(0.5, latencies[0])),
             "median during": _ms(at(0.5, latencies[1])),
             "not handled": sum(map(len, missing)),
-            "sessions": sessions,
+            "sessions": link["up"],
             "echoes": echoes,
             "unacknowledged": given["sent"] - given["total"],
         },
     )
     result.promise(not any(missing), f"messages for other handlers were not handled: {missing}")
     result.promise(ratio <= RATIO or quick[1] < fine, f"the others' latency is {ratio:.1f} times that before")
-    result.promise(sessions == 1 and not lost_links, f"the link was lost: {lost_links}")
+    result.promise(link["up"] == 1 and not link["lost"] + link["echoMissed"], f"the link did not stay up: {link}")
     result.promise(bool(echoes) or not quiet, "no echo was sent")
     return result
 
