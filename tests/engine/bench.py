@@ -36,6 +36,8 @@ class Bench:
     def __init__(self, kind: type[Plugin], store: Store) -> None:
         self.store = store
         self.answers: list[Publication] = []
+        self.link_up = True
+        """Whether the broker acknowledges what is published."""
         self.acknowledged: list[int] = []
         self.troubles: list[tuple[str, str | None]] = []
         self._mids = count(1)
@@ -55,8 +57,12 @@ class Bench:
             pause=self.paused.append,
         )
 
-    def _answer(self, publication: Publication, kept: int | None) -> None:
+    def _answer(
+        self, publication: Publication, kept: int | None, acknowledged: Callable[[], None] | None = None
+    ) -> None:
         self.answers.append(publication)
+        if acknowledged is not None and self.link_up:
+            acknowledged()
         self.changed()
 
     async def _send(self, publication: Publication) -> None:

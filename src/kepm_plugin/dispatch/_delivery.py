@@ -106,7 +106,7 @@ class Delivery:
             if repeated:
                 self._outcomes.repeated(lane, work, seen)
                 return
-            work.seen = seen
+            work.seen, seen.safe = seen, work.id is not None
         caller = None if lane.route.response is None else CommandCaller(self._tickets, lane, work, correlation)
         message = Message(
             payload=value,

@@ -72,9 +72,10 @@ class Dispatcher:
         responses = [route.response.filter(plugin.id) for route in routes if route.response is not None]
         self._troubles = Troubles(trouble)
         run_soon, window = run_soon_on_loop(), Window(loop_clock())
+        self._window = window
 
         def send_soon(publication: Publication) -> None:
-            run_soon(lambda: answer(publication, None))
+            run_soon(lambda: answer(publication, None, None))
 
         self._outcomes = Outcomes(plugin.id, responses, store, answer, contract, self._trouble, redact, window)
         self._tickets = Tickets(store, self._outcomes, contract, send, send_soon)
@@ -179,7 +180,8 @@ class Dispatcher:
         if present:
             self._intake.forget()
             for lane in self._lanes:
-                lane.forget_unacknowledged()
+                for work in lane.forget_unacknowledged():
+                    self._window.forget(work.seen)
                 self._pressure.shrunk(lane)
 
     def _enqueue(self, lane: Lane, row: Journalled) -> None:

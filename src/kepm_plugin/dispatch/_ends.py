@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from kepm_plugin.errors import StoreError
@@ -9,8 +10,11 @@ from kepm_plugin.message import Publication
 
 from ._lane import Work
 
-Answer = Callable[[Publication, int | None], None]
-"""Publishes an answer; the number is that of the kept copy on disk, None where there is none."""
+Answer = Callable[[Publication, int | None, Callable[[], None] | None], None]
+"""Publishes an answer; the number is that of the kept copy on disk, None where there is none.
+
+What is called back when the broker has it is given only where there is no copy.
+"""
 
 Trouble = Callable[[str, str | None], object]
 """Is told what degrades the plugin, by source; None says that it is over."""
@@ -22,7 +26,20 @@ UNWRITTEN: Final = 1_000
 """Ends of messages that wait in memory while the store cannot be written; what is beyond is handled by the next run."""
 
 UNWRITTEN_BYTES: Final = 16 * 2**20
-"""Bytes of the dead letters among them, likewise."""
+"""Bytes of the dead letters and answers among them, likewise."""
+
+
+@dataclass(slots=True, eq=False)
+class _Unwritten:
+    """An end that could not be written; its answer, until the broker has it."""
+
+    write: Write
+    work: Work
+    answer: Publication | None
+    size: int
+
+    def told(self) -> None:
+        self.answer = None
 
 
 class Ends:
@@ -30,7 +47,7 @@ class Ends:
 
     def __init__(self, answer: Answer, trouble: Trouble) -> None:
         self.answer, self._trouble = answer, trouble
-        self._unwritten: deque[tuple[Write, Work, int]] = deque()
+        self._unwritten: deque[_Unwritten] = deque()
         self._bytes = 0
 
     def write(self, work: Work, publication: Publication | None, write: Write, size: int) -> None:
@@ -40,15 +57,15 @@ class Ends:
         except StoreError as exc:
             # The caller hears of it now. If this process ends before it is written, the next run handles the message
             # again: at least once.
-            if len(self._unwritten) < UNWRITTEN and self._bytes + size <= UNWRITTEN_BYTES:
-                self._unwritten.append((write, work, size))
-                self._bytes += size
+            end = _Unwritten(write, work, publication, size + len(publication.payload if publication else b""))
+            if len(self._unwritten) < UNWRITTEN and self._bytes + end.size <= UNWRITTEN_BYTES:
+                self._unwritten.append(end)
+                self._bytes += end.size
             self._trouble("store", str(exc))
             if publication is not None:
-                self.answer(publication, None)
+                self.answer(publication, None, end.told)
             return
-        if publication is not None:
-            self.answer(publication, kept[0] if kept else None)
+        self._answer_kept(publication, kept)
         self.acknowledge(work)
         if self._unwritten:
             self.write_again()
@@ -56,23 +73,35 @@ class Ends:
             self._trouble("store", None)
 
     def write_again(self) -> bool:
-        """Write the ends that could not be written; tell whether none is left. Their answers went out already."""
+        """Write the ends that could not be written; tell whether none is left.
+
+        An answer that the broker does not have by then is kept after all, and sent once more: the one that went out is
+        in memory alone.
+        """
         if not self._unwritten:
             return True
         while self._unwritten:
-            write, work, size = self._unwritten[0]
+            end = self._unwritten[0]
+            publication = end.answer
             try:
-                write()
+                kept = end.write([publication] if publication else [])
             except StoreError as exc:
                 self._trouble("store", str(exc))
                 return False
             self._unwritten.popleft()
-            self._bytes -= size
-            self.acknowledge(work)
+            self._bytes -= end.size
+            self._answer_kept(publication, kept)
+            self.acknowledge(end.work)
         self._trouble("store", None)
         return True
 
+    def _answer_kept(self, publication: Publication | None, kept: list[int]) -> None:
+        if publication is not None:
+            self.answer(publication, kept[0] if kept else None, None)
+
     def acknowledge(self, work: Work) -> None:
-        """Acknowledge a message, where that comes after its handler."""
+        """Acknowledge a message, where that comes after its handler, and let end what repeats it."""
         if work.acknowledge is not None:
             work.acknowledge([work.received.mid])
+        if work.seen is not None:
+            work.seen.ended()

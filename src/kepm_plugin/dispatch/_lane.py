@@ -174,15 +174,18 @@ class Lane:
             self._ready.appendleft(work)
             self._wake.set()
 
-    def forget_unacknowledged(self) -> None:
-        """Drop what waits for its handler and is not acknowledged before."""
-        for work in [one for one in self._waiting() if one.acknowledge is not None]:
+    def forget_unacknowledged(self) -> list[Work]:
+        """Drop what waits for its handler and is not acknowledged before; return it."""
+        waiting = [one for one in self._waiting() if one.acknowledge is not None]
+        for work in waiting:
             self._take_out(work)
-        for work in [one for one in self._postponed if one.acknowledge is not None]:
+        postponed = [one for one in self._postponed if one.acknowledge is not None]
+        for work in postponed:
             del self._postponed[work]
             self._blocked = False
             self.done(work)
         self._wake.set()
+        return waiting + postponed
 
     def _waiting(self) -> Iterable[Work]:
         yield from (work for work in self._ready if not work.gone)

@@ -9,13 +9,13 @@ from typing import Any
 from kepm_plugin.contract import Contract
 from kepm_plugin.errors import BadTopic, PayloadMismatch, Rejected, Retry, StoreError
 from kepm_plugin.message import Publication, Received, correlation_of, encode_json
-from kepm_plugin.store import Store
+from kepm_plugin.store import Keep, Store
 from kepm_plugin.topics import covers
 
 from ._call import Failure, TimedOut, attempted
 from ._counters import Counters
 from ._ends import Answer, Ends, Trouble
-from ._lane import Lane, Work, size_of
+from ._lane import LIMIT, Lane, Work, size_of
 from ._later import backoff
 from ._window import Key, Seen, Window
 
@@ -62,10 +62,19 @@ class Outcomes:
         self._bury(lane, work, correlation, "payload mismatch", reason, answer=reason)
 
     def repeated(self, lane: Lane, work: Work, seen: Seen) -> None:
-        """End a message that repeats one; who asks again is answered again, once there is an answer."""
+        """End a message that repeats one; who asks again is answered again, once there is an answer.
+
+        Where that one is in memory alone, a kill would lose both: this one is then kept until that one has ended.
+        """
+        if work.received.qos and not seen.safe:
+            if len(seen.behind) >= LIMIT:
+                self.counters.refused += 1
+                return
+            seen.behind.append(lambda: self._finish(lane, work, None))
         self.counters.duplicates += 1
         log.info("message.duplicate", extra=self._where(lane, work))
-        self._finish(lane, work, seen.answer)
+        if seen.safe or not work.received.qos:
+            self._finish(lane, work, seen.answer)
 
     def crashed(self, lane: Lane, work: Work) -> None:
         """End a message that has ended the process so often that it is not handled again."""
@@ -197,8 +206,17 @@ class Outcomes:
         """Send the answer of a command whose handler still runs, and will end the message."""
         payload = self._payload(correlation, work.received, result)
         self._window.answered(work.seen, payload)
-        if (publication := self.response(lane, work, payload)) is not None:
-            self.ends.answer(publication, None)
+        if (publication := self.response(lane, work, payload)) is None:
+            return
+        if work.id is None:
+            self.ends.answer(publication, None, None)
+            return
+
+        def write(answers: Sequence[Publication] = ()) -> list[int]:
+            return self._store.keep([(Keep.ANSWER, answer) for answer in answers])
+
+        # As the end of nothing: the message's own comes later.
+        self.ends.write(Work(work.received), publication, write, 0)
 
     def answer_late(self, lane: Lane, work: Work, correlation: object, result: object) -> None:
         """End a command by its ticket."""
@@ -234,7 +252,7 @@ class Outcomes:
         number = work.id
         if number is None:
             if publication is not None:
-                self.ends.answer(publication, None)
+                self.ends.answer(publication, None, None)
             self.ends.acknowledge(work)
             return
 

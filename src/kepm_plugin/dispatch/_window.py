@@ -1,7 +1,7 @@
 """The window of identities: a message that says it is one of the last ones is not handled again."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from kepm_plugin.message import Received
@@ -28,6 +28,17 @@ class Seen:
     at: float
     answer: bytes | None = None
     """What its caller was told; None while it is handled, and where nobody asked."""
+    safe: bool = False
+    """It is on disk, or has ended: were the process killed, what repeats it would not be missed."""
+    behind: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
+    """How to end what repeats it, once it is safe."""
+
+    def ended(self) -> None:
+        """End what repeats a message that has ended."""
+        self.safe = True
+        behind, self.behind = self.behind, []
+        for end in behind:
+            end()
 
 
 class Window:

@@ -185,10 +185,15 @@ class Outbox:
         self._append(entry, first=first)
         return True
 
-    def answer(self, publication: Publication, kept: int | None) -> None:
-        """Take an answer; `kept` is its number in the file, where the commit that ended its message has written it."""
+    def answer(
+        self, publication: Publication, kept: int | None, acknowledged: Callable[[], None] | None = None
+    ) -> None:
+        """Take an answer; `kept` is its number in the file, where the commit that ended its message has written it.
+
+        `acknowledged` is called when the broker has one that is in memory alone.
+        """
         if kept is None or self._disk is None:
-            self.put_soon(publication)
+            self.put_soon(publication, acknowledged)
         else:
             self._disk.add(Entry(publication, 0.0, id=kept, safe=True))
             self._pipeline.pump()
