@@ -107,6 +107,8 @@ class Ledger:
 
     def settled(self, sent: Sent, on_disk: Iterable[int]) -> bool:
         """Tell whether nothing is owed to a message any more; `on_disk` are dead letters and open tickets."""
-        return sent.done or sent.number in on_disk or any(
-            sent.repeats(other) and (other.done or other.number in on_disk) for other in self.sent
+        return (
+            sent.done
+            or sent.number in on_disk
+            or any(sent.repeats(other) and (other.done or other.number in on_disk) for other in self.sent)
         )
