@@ -248,7 +248,6 @@ async def test_a_later_run_waits_for_the_rest_and_knows_the_earlier_tries(tmp_pa
     assert deliveries == [3, 2], "one more than tried for the first, which was tried before"
 
 
-@on_mock_clock
 async def test_runs_that_end_in_order_while_it_is_put_off_are_no_crashes(tmp_path: Path) -> None:
     for run in range(8):
         with open_store(tmp_path) as store:
@@ -265,6 +264,7 @@ async def test_runs_that_end_in_order_while_it_is_put_off_are_no_crashes(tmp_pat
             assert bench.dispatcher.counters.crashed == 0
 
 
+@on_mock_clock
 async def test_a_clock_that_was_set_back_does_not_put_it_off_for_ever(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         [row] = store.journal([Bench(commanding(lambda _: None), store).message("P/Commands/scan")])

@@ -210,6 +210,21 @@ async def test_a_ticket_that_cannot_be_written_is_written_later(store: Store, mo
         assert (await bench.answer())["result"] == "done"
 
 
+async def test_a_ticket_that_is_answered_when_the_disk_has_just_recovered_is_not_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tickets = list[str]()
+    bench = Bench(deferring(tickets), store)
+    async with bench.serving():
+        with monkeypatch.context() as patch:
+            failing(store, patch, "defer")
+            bench.send("P/Commands/scan")
+            await bench.until(lambda: ("store", "disk full") in bench.troubles)
+        bench.dispatcher.answer(tickets[0], "done")
+        assert (await bench.answer())["result"] == "done"
+        assert store.unfinished_count() == 0
+
+
 @pytest.mark.parametrize("journal", [True, False])
 async def test_a_ticket_that_cannot_be_written_is_answered_all_the_same_and_once(
     store: Store, monkeypatch: pytest.MonkeyPatch, *, journal: bool

@@ -215,6 +215,7 @@ class Outcomes:
     def answer_early(self, lane: Lane, work: Work, correlation: object, result: object) -> None:
         """Send the answer of a command whose handler still runs, and will end the message."""
         payload = self._payload(correlation, work.received, result)
+        work.answered = True  # before anything is written: that may write what is owed, the end of this one among it
         self._window.answered(work.seen, payload)
         if (publication := self.response(lane, work, payload)) is None:
             return

@@ -53,7 +53,6 @@ class CommandCaller:
     def answer(self, result: object) -> None:
         """Answer now; the handler's end then sends nothing more."""
         self._tickets.outcomes.answer_early(self._lane, self.work, self._correlation, result)
-        self.work.answered = True
 
 
 class Tickets:
