@@ -20,7 +20,6 @@ class Sent:
     topic: str
     payload: bytes
     qos: int
-    correlation: str | None = None
     identity: str | None = None
     """What makes another message with the same handler a repetition of this one."""
     waits: str = "not"
@@ -35,10 +34,18 @@ class Sent:
     ended: list[str] = field(default_factory=list[str])
     allowed: int = 1
     """How often it may be handled."""
+    failed_at: int | None = None
+    """How many messages there were when its handler failed."""
+    ticket: str = ""
 
     @property
     def lane(self) -> Lane:
         return LANES[self.handler]
+
+    @property
+    def correlation(self) -> str | None:
+        """By which its answer is known."""
+        return self.identity if self.lane.command else None
 
     @property
     def done(self) -> bool:
@@ -49,7 +56,7 @@ class Sent:
         """Whether it may be taken for a repetition of another one."""
         if self is other or self.identity is None or (self.handler, self.identity) != (other.handler, other.identity):
             return False
-        return self.lane.dedupe or (self.topic, self.payload) == (other.topic, other.payload)
+        return not self.lane.command or (self.topic, self.payload) == (other.topic, other.payload)
 
 
 class Ledger:
@@ -93,22 +100,36 @@ class Ledger:
         if len(sent.begun) == sent.allowed:
             self.complain(f"message {number} was handled {len(sent.begun) + 1} times, and {sent.allowed} are due")
         if not sent.begun and sent.qos and sent.lane.ordered and self.in_order:
-            if number < self._latest.get(sent.topic, -1):
+            # What was taken for a repetition may come again when nobody remembers that any more.
+            late = number < self._latest.get(sent.topic, -1)
+            if late and not any(sent.repeats(other) for other in self.sent):
                 self.complain(f"message {number} was handled after {self._latest[sent.topic]}")
-            self._latest[sent.topic] = number
+            self._latest[sent.topic] = max(number, self._latest.get(sent.topic, -1))
         sent.begun.append(run)
 
     def ends(self, number: int, how: str) -> None:
         """Note how a handler ended."""
         sent = self.sent[number]
         sent.ended.append(how)
+        if how in ("fail", "cut"):
+            sent.failed_at = len(self.sent)
         if how == "retry" or (how in ("fail", "cut") and sent.lane.retries):
             sent.allowed += 1
 
     def settled(self, sent: Sent, on_disk: Iterable[int]) -> bool:
         """Tell whether nothing is owed to a message any more; `on_disk` are dead letters and open tickets."""
-        return (
-            sent.done
-            or sent.number in on_disk
-            or any(sent.repeats(other) and (other.done or other.number in on_disk) for other in self.sent)
-        )
+        if sent.done or sent.number in on_disk:
+            return True
+        for other in self.sent:
+            # What failed is handled when it is sent again.
+            open_ = other.failed_at is None or sent.number < other.failed_at
+            if sent.repeats(other) and (other.done or (other.number in on_disk and open_)):
+                return True
+        return False
+
+    def deferred(self, number: int, ticket: str) -> None:
+        """Note a ticket: a message that is in the journal once has the same one each time."""
+        sent = self.sent[number]
+        if self._journal and sent.qos and sent.deliveries == 1 and sent.ticket not in ("", ticket):
+            self.complain(f"message {number} has another ticket than before")
+        sent.ticket = ticket

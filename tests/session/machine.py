@@ -2,32 +2,60 @@
 
 import json
 import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from kepm_plugin.message import Received
+from kepm_plugin.message import Publication, Received
+from kepm_plugin.outbox import MAX_AGE
 
 from .clockwork import EPOCH
 from .ledger import Broken, Ledger, Sent
-from .network import Broker
+from .network import CLIENT, Broker
 from .process import Disk, Process, World
 from .scripts import LANES
 
-WAITS = st.sampled_from(["not", "turn", "nap", "hang", "tell"])
-ENDS = st.sampled_from(["ok", "ok", "reject", "fail", "flaky", "retry", "misfit"])
-LATER = st.sampled_from(["defer", "early"])
-QOS = st.sampled_from([1, 1, 1, 0])
-COMMANDS = st.sampled_from(["One", "Many"])
-THEN = st.sampled_from(["", "run", "run", ".", "..", "....", "wait", "wait long"])
-"""What follows at once: nothing, all that can be done now, so many turns of the event loop, or some time."""
+
+@dataclass(frozen=True)
+class Draft:
+    """A message to be sent: to which handler, by which name it is known again, and what comes of it."""
+
+    to: str
+    name: str
+    qos: int
+    waits: str
+    ends: str
+
+
+DRAFTS = st.builds(
+    Draft,
+    to=st.sampled_from(["Plain", "Timed", "Keyed 1", "Keyed 2", "Known", "One", "Many", "One", "Many"]),
+    # The same: as the last one has. Other: that of the last one, with another content.
+    name=st.sampled_from(["new", "none", "new", "same", "other"]),
+    qos=st.sampled_from([1, 1, 1, 0]),
+    waits=st.sampled_from(["not", "not", "not", "turn", "nap", "hang", "tell"]),
+    ends=st.sampled_from(
+        ["ok", "ok", "reject", "fail", "flaky", "retry", "misfit", "defer", "early", "retry", "early"]
+    ),
+)
+SENDS = st.lists(DRAFTS, max_size=3)
+THEN = st.sampled_from(["run", "run", "run", "nothing", "two turns", "four turns", "wait", "wait long"])
+"""What follows at once: all that can be done now, nothing, so many turns of the event loop, or some time."""
+
+Act = Callable[[Process], object]
 
 
 class SessionMachine(RuleBasedStateMachine):
-    """Rules are what happens; the ledger says what must not come of it."""
+    """Rules are what happens, each time after some messages were sent; the ledger says what must not come of it."""
+
+    journal: ClassVar[bool]
+    keeps: ClassVar[bool]
+    """Whether the broker keeps sessions."""
 
     world: World
     process: Process | None = None
@@ -36,197 +64,159 @@ class SessionMachine(RuleBasedStateMachine):
         super().__init__()
         self.root = Path(mkdtemp())
         self.now = 0.0
-        self.ended_badly = False
+        self.is_broken = False
 
-    @initialize(journal=st.booleans(), keeps=st.booleans())
-    def begin(self, journal: bool, keeps: bool) -> None:
-        self.world = World(self.root / "0", Broker(keeps=keeps), Ledger(journal=journal), journal)
+    @initialize()
+    def begin(self) -> None:
+        broker, ledger = Broker(keeps=self.keeps), Ledger(journal=self.journal)
+        self.world = World(self.root / "0", broker, ledger, self.journal)
         self.world.broker.watch(self._saw)
-        self.start(then="run")
+        self._go_on("run")
 
-    def _saw(self, publication: Any) -> None:
+    # --- what happens -------------------------------------------------------------------------------------------------
+
+    @rule(sends=SENDS, then=THEN)
+    def go_on(self, sends: Sequence[Draft], then: str) -> None:
+        self._send(sends)
+        self._go_on(then)
+
+    @rule(sends=SENDS, then=THEN)
+    def cut(self, sends: Sequence[Draft], then: str) -> None:
+        self._send(sends)
+        self.world.broker.cut(CLIENT)
+        self._go_on(then)
+
+    @rule(sends=SENDS, what=st.sampled_from(["slow", "mute", "mute", "deaf", "broker", "disk"]), then=THEN)
+    def trouble(self, sends: Sequence[Draft], what: str, then: str) -> None:
+        if what == "broker":
+            self.world.broker.stop()
+        elif what == "disk":
+            self.world.disk_full = True
+        else:
+            self.world.network = what
+        self._send(sends)
+        self._go_on(then)
+
+    @precondition(lambda self: self.world.in_trouble)
+    @rule(sends=SENDS, what=st.sampled_from([("network",), ("disk",), ("broker", "network", "disk")]), then=THEN)
+    def mend(self, sends: Sequence[Draft], what: Sequence[str], then: str) -> None:
+        self._send(sends)
+        self._mend(*what)
+        self._go_on(then)
+
+    @rule(sends=SENDS)
+    def copy(self, sends: Sequence[Draft]) -> None:
+        """Have the broker send something twice over."""
+        self._send(sends)
+        if copied := self.world.broker.copy():
+            self.world.ledger.copied(int(copied.properties["number"]))
+
+    @rule(sends=SENDS, boundaries=st.integers(0, 12), then=THEN)
+    def kill(self, sends: Sequence[Draft], boundaries: int, then: str) -> None:
+        """Kill the plugin now, or after so many points from here where it makes a difference."""
+        self._send(sends)
+        if boundaries:
+            self.world.fuse = boundaries
+        else:
+            self._act(lambda process: process.kill("at rest"))
+        self._go_on(then)
+
+    @rule(sends=SENDS, then=THEN)
+    def stop(self, sends: Sequence[Draft], then: str) -> None:
+        self._send(sends)
+        self._act(lambda process: process.stop())
+        self._go_on(then)
+
+    @rule(sends=SENDS, everything=st.booleans(), then=THEN)
+    def release(self, sends: Sequence[Draft], everything: bool, then: str) -> None:
+        self._send(sends)
+        self._act(lambda process: process.release(everything))
+        self._go_on(then)
+
+    @precondition(lambda self: self.world.tickets)
+    @rule(sends=SENDS, which=st.integers(0, 3), then=THEN)
+    def answer(self, sends: Sequence[Draft], which: int, then: str) -> None:
+        self._send(sends)
+        self._go_on("nothing")
+        ticket = self.world.tickets[-1 - which % len(self.world.tickets)]
+        self._act(lambda process: process.answer(ticket))
+        self._go_on(then)
+
+    # --- how ----------------------------------------------------------------------------------------------------------
+
+    def _send(self, drafts: Sequence[Draft]) -> None:
+        for draft in drafts:
+            handler, _, key = draft.to.partition(" ")
+            lane = LANES[handler]
+            sent = Sent(len(self.world.ledger.sent), handler, lane.topic.replace("{key}", key), b"{}", draft.qos)
+            sent.waits, sent.ends = draft.waits, draft.ends
+            if lane.field and draft.name != "none":
+                self._name(sent, draft.name)
+            if sent.ends == "misfit":
+                sent.payload, sent.identity = b"[]", None
+            elif sent.ends in ("defer", "early") and not lane.command:
+                sent.ends = "ok"
+            self.world.ledger.sent.append(sent)
+            properties = {"number": str(sent.number)}
+            sent.taken = self.world.broker.offer(
+                Received(sent.topic, sent.payload, sent.qos, received_at=EPOCH + self.now, properties=properties)
+            )
+
+    def _name(self, sent: Sent, name: str) -> None:
+        known = [one for one in self.world.ledger.sent if one.handler == sent.handler and one.identity]
+        sent.identity = known[-1].identity if known and name != "new" else str(sent.number)
+        content = {"other": 1} if name == "other" else {}
+        sent.payload = json.dumps({str(sent.lane.field): sent.identity} | content).encode()
+
+    def _saw(self, publication: Publication) -> None:
         if publication.topic.startswith("P/Responses/"):
             answer = json.loads(publication.payload)
             if "ok" in answer and answer["correlationId"] is not None:
                 self.world.ledger.answers[answer["correlationId"]] += 1
 
-    # --- messages -----------------------------------------------------------------------------------------------------
+    def _go_on(self, then: str) -> None:
+        if self.process is None:
+            self.world.runs += 1
+            self.process = Process(self.world, self.world.folder, self.now)
+            self._act(lambda process: process.loop.step())
+        if then.endswith("turns"):
+            for _ in range(2 if then.startswith("two") else 4):
+                self._act(lambda process: process.loop.step())
+        elif then != "nothing":
+            self._wait({"run": 0.0, "wait": 1.5, "wait long": 5.0}[then])
 
-    @rule(handler=st.sampled_from(["Plain", "Timed", "Keyed 1", "Keyed 2"]), qos=QOS, waits=WAITS, ends=ENDS, then=THEN)
-    def message(self, handler: str, qos: int, waits: str, ends: str, then: str) -> None:
-        name, _, key = handler.partition(" ")
-        self._send(name, LANES[name].topic.replace("{key}", key), {}, qos, waits=waits, ends=ends)
-        self._then(then)
+    def _wait(self, seconds: float) -> None:
+        self._act(lambda process: process.loop.run(seconds))
 
-    @rule(identity=st.sampled_from([None, "1", "2"]), qos=QOS, waits=WAITS, ends=ENDS, then=THEN)
-    def known(self, identity: str | None, qos: int, waits: str, ends: str, then: str) -> None:
-        body = {} if identity is None else {"id": identity}
-        self._send("Known", "P/known", body, qos, identity=identity, waits=waits, ends=ends)
-        self._then(then)
-
-    @rule(handler=COMMANDS, named=st.booleans(), qos=QOS, waits=WAITS, ends=ENDS | LATER, then=THEN)
-    def command(self, handler: str, named: bool, qos: int, waits: str, ends: str, then: str) -> None:
-        name = f"c{len(self.world.ledger.sent)}" if named else None
-        body = {"correlationId": name} if named else {}
-        script = {"identity": name, "correlation": name, "waits": waits, "ends": ends}
-        self._send(handler, LANES[handler].topic, body, qos, **script)
-        self._then(then)
-
-    @rule(handler=COMMANDS, qos=QOS, waits=WAITS, then=THEN)
-    def command_to_answer_later(self, handler: str, qos: int, waits: str, then: str) -> None:
-        self.command(handler=handler, named=True, qos=qos, waits=waits, ends="defer", then=then)
-
-    @precondition(lambda self: any(one.correlation for one in self.world.ledger.sent))
-    @rule(which=st.integers(0, 3), qos=QOS, other=st.sampled_from([False, False, True]), then=THEN)
-    def ask_again(self, which: int, qos: int, other: bool, then: str) -> None:
-        """Send a command with the identity of an earlier one, and mostly with its content."""
-        named = [one for one in self.world.ledger.sent if one.correlation]
-        old = named[-1 - which % len(named)]
-        body = {"correlationId": old.correlation} | ({"other": 1} if other else {})
-        script = {"identity": old.correlation, "correlation": old.correlation, "waits": old.waits, "ends": old.ends}
-        self._send(old.handler, old.topic, body, qos, **script)
-        self._then(then)
-
-    def _send(self, handler: str, topic: str, body: object, qos: int, **script: Any) -> None:
-        ledger = self.world.ledger
-        sent = Sent(len(ledger.sent), handler, topic, json.dumps(body).encode(), qos, **script)
-        if sent.ends == "misfit":
-            sent.payload, sent.identity, sent.correlation = b"[]", None, None
-        ledger.sent.append(sent)
-        sent.taken = self.world.broker.offer(
-            Received(topic, sent.payload, qos, received_at=EPOCH + self.now, properties={"number": str(sent.number)})
-        )
-
-    # --- time ---------------------------------------------------------------------------------------------------------
-
-    @precondition(lambda self: self.process)
-    @rule(then=THEN)
-    def run(self, then: str) -> None:
-        self._then(then)
-
-    def _then(self, then: str) -> None:
-        if then == "wait":
-            self.wait(1.5)
-        elif then == "wait long":
-            self.wait(70.0)
-        elif then == "run":
-            self.wait(0.0)
-        elif then:
-            for _ in then:
-                self._move(lambda process: process.loop.step())
-
-    def wait(self, seconds: float) -> None:
-        self._move(lambda process: process.loop.run(seconds))
-
-    def _move(self, do: Any) -> None:
-        """Do something that the process may not survive."""
+    def _act(self, act: Act) -> None:
+        """Do something with the process, which it may not survive."""
         process = self.process
         if process is None:
             return
-        do(process)
+        act(process)
         self.now = process.loop.now
-        if process.alive and process.task.done():
-            process.task.result()
-            raise Broken("the plugin ended by itself")
-        if not process.alive:
-            self._bury()
-        self._check()
-
-    def _check(self) -> None:
+        if process.over:
+            self.process, self.world.fuse = None, 0
+            self.world.folder = process.bury()
         try:
             self.world.ledger.check()
         except Broken:
-            self.ended_badly = True
+            self.is_broken = True
             raise
 
-    def _bury(self) -> None:
-        assert self.process is not None
-        process, self.process = self.process, None
-        self.world.folder = process.bury()
-        self.world.fuse = 0
+    def _mend(self, *what: str) -> None:
+        self.world.broker.up |= "broker" in what
+        self.world.disk_full &= "disk" not in what
+        if "network" in what:
+            self.world.network = "well"
+            if self.process is not None and self.process.wire is not None:
+                self.process.wire.catch_up()
 
-    # --- link and broker ----------------------------------------------------------------------------------------------
-
-    @rule(then=THEN)
-    def cut(self, then: str) -> None:
-        self.world.broker.cut("P")
-        self._then(then)
-
-    @rule(up=st.sampled_from([True, True, False]), then=THEN)
-    def broker(self, up: bool, then: str) -> None:
-        if up:
-            self.world.broker.up = True
-        else:
-            self.world.broker.stop()
-        self._then(then)
-
-    @rule(network=st.sampled_from(["well", "well", "slow", "deaf"]))
-    def weather(self, network: str) -> None:
-        self.world.network = network
-        if network == "well" and self.process is not None and self.process.wire is not None:
-            self.process.wire.catch_up()
-
-    @precondition(lambda self: self.process)
-    @rule()
-    def copy(self) -> None:
-        if copied := self.world.broker.copy():
-            self.world.ledger.copied(int(copied.properties["number"]))
-
-    # --- the plugin ---------------------------------------------------------------------------------------------------
-
-    @precondition(lambda self: not self.process)
-    @rule(then=THEN)
-    def start(self, then: str) -> None:
-        self.world.runs += 1
-        self.process = Process(self.world, self.world.folder, self.now)
-        self._move(lambda process: process.loop.step())
-        self._then(then)
-
-    @precondition(lambda self: self.process)
-    @rule(then=THEN)
-    def stop(self, then: str) -> None:
-        assert self.process is not None
-        self.process.stop()
-        self.now = self.process.loop.now
-        self._bury()
-        self._check()
-        if then:
-            self.start(then=then)
-
-    @precondition(lambda self: self.process)
-    @rule(then=THEN)
-    def kill(self, then: str) -> None:
-        self._move(lambda process: process.kill("at rest"))
-        if then:
-            self.start(then=then)
-
-    @precondition(lambda self: self.process and not self.world.fuse)
-    @rule(boundaries=st.integers(1, 12), then=THEN)
-    def kill_soon(self, boundaries: int, then: str) -> None:
-        self.world.fuse = boundaries
-        self._then(then)
-
-    @precondition(lambda self: self.process)
-    @rule(everything=st.booleans(), then=THEN)
-    def release(self, everything: bool, then: str) -> None:
-        self._move(lambda process: process.release(everything))
-        self._then(then)
-
-    @precondition(lambda self: self.process and self.world.tickets)
-    @rule(which=st.integers(0, 3))
-    def answer(self, which: int) -> None:
-        ticket = self.world.tickets[-1 - which % len(self.world.tickets)]
-        self._move(lambda process: process.answer(ticket))
-
-    @rule(full=st.sampled_from([False, False, True]))
-    def disk(self, full: bool) -> None:
-        self.world.disk_full = full
-
-    # --- what must hold -----------------------------------------------------------------------------------------------
+    # --- the end ------------------------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
         try:
-            if hasattr(self, "world") and not self.ended_badly:
+            if hasattr(self, "world") and not self.is_broken:
                 self._come_to_rest()
                 self._settle()
         finally:
@@ -237,41 +227,43 @@ class SessionMachine(RuleBasedStateMachine):
 
     def _come_to_rest(self) -> None:
         """Let everything be well again, and wait until nothing moves."""
-        world = self.world
-        world.disk_full, world.patient, world.fuse, world.broker.up = False, False, 0, True
-        self.weather("well")
-        for again in (True, False):
-            if self.process is None:
-                self.start(then="")
-            self.release(everything=True, then="")
-            self.wait(100.0)
-            self.cut(then="")
-            self.wait(100.0)
-            if again:  # What the run could not write down, and holds in memory no more, is the next one's.
-                self.stop(then="")
-        assert self.process is not None
-        for ticket in self.process.disk().tickets:
-            self.answer_now(ticket)
-        self.wait(100.0)
-        self.stop(then="")
+        self.world.patient, self.world.fuse = False, 0
+        # Without a journal an answer is in memory alone, where it does not stay for ever, nor longer than the run.
+        self.is_quick = self.world.runs == 1 and self.process is not None and self.now < MAX_AGE - 100.0
+        self._mend("broker", "network", "disk")
+        for _ in range(2):  # What a run could not write down, and has not in memory any more, is the next one's.
+            self._go_on("nothing")
+            self._act(lambda process: process.release(True))
+            self._wait(100.0)
+            self.world.broker.cut(CLIENT)
+            refused = self.refused()
+            self._wait(100.0)
+            if self.world.broker.keeps and refused == self.refused():
+                self._look_for_left()
+            for ticket in Disk.read(self.world.folder).tickets:
+                self._act(lambda process, ticket=ticket: process.answer(ticket))  # type: ignore[misc]
+            self._act(lambda process: process.stop())
 
-    def answer_now(self, ticket: str) -> None:
-        self._move(lambda process: process.answer(ticket))
+    def refused(self) -> int:
+        """Return how many messages the plugin has left to the broker."""
+        return 0 if self.process is None else self.process.counters.get("refused", 0)
+
+    def _look_for_left(self) -> None:
+        if left := self.world.broker.pending():
+            raise Broken(f"messages {[one.properties['number'] for one in left]} are with the broker still")
 
     def _settle(self) -> None:
         """Look what became of each message."""
         world, disk = self.world, Disk.read(self.world.folder)
-        kept = world.broker.keeps
-        if disk.waiting:
-            raise Broken(f"messages {list(disk.waiting)} are in the journal still")
-        if disk.tickets:
-            raise Broken(f"tickets {list(disk.tickets)} are in the journal still")
-        if kept and (left := world.broker.pending()):
-            raise Broken(f"messages {[one.properties['number'] for one in left]} are with the broker still")
+        if disk.waiting or disk.tickets:
+            raise Broken(f"messages {[*disk.waiting, *disk.tickets.values()]} are in the journal still")
+        for number in disk.crashed:
+            if len(set(world.ledger.sent[number].begun)) + world.cut_short < 2:
+                raise Broken(f"message {number} was given up, and has hardly been tried")
         for sent in world.ledger.sent:
-            if not sent.qos or not sent.taken or not (kept or sent.acknowledged):
-                continue
-            if not world.ledger.settled(sent, disk.dead):
-                raise Broken(f"message {sent.number} was lost")
-            if sent.correlation and not world.ledger.answers[sent.correlation]:
-                raise Broken(f"command {sent.number} was never answered")
+            if sent.qos and (sent.taken if world.broker.keeps else sent.acknowledged):
+                if not world.ledger.settled(sent, disk.dead):
+                    raise Broken(f"message {sent.number} was lost")
+                due = sent.correlation and (world.journal or self.is_quick)
+                if due and not world.ledger.answers[sent.correlation]:
+                    raise Broken(f"command {sent.number} was never answered")

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +132,8 @@ class Wire:
             else:
                 self._settled.add(mid)
                 self._process.acknowledging(number)
-                self._send(lambda mid=mid, number=number: self._acknowledge(mid, number))  # type: ignore[misc]
+                packet = partial(self._acknowledge, mid, number)
+                self._send(packet, late=self._process.world.network == "slow")
         self._process.boundary("after an acknowledgement")
 
     def _acknowledge(self, mid: int, number: int) -> None:
@@ -144,18 +146,19 @@ class Wire:
         if not self._process.alive or not self.is_open:
             raise LinkLost("the connection is gone")
         self._process.boundary("before a publication")
-        confirmed = None if self._process.world.network == "deaf" else acknowledged
-        self._send(lambda: self._publish(publication, confirmed))
+        network = self._process.world.network
+        packet = partial(self._publish, publication, None if network == "deaf" else acknowledged)
+        self._send(packet, late=network in ("slow", "mute"))
         self._process.boundary("after a publication")
 
     def _publish(self, publication: Publication, acknowledged: Callable[[], None] | None) -> None:
         if self.is_open:
             self._session.publish(publication, acknowledged)
 
-    def _send(self, packet: Callable[[], None]) -> None:
+    def _send(self, packet: Callable[[], None], *, late: bool) -> None:
         if not self._process.alive:  # It has just been killed.
             return
-        if self._process.world.network == "slow":
+        if late:
             self._under_way.append(packet)
         else:
             packet()

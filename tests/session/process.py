@@ -41,7 +41,7 @@ class World:
     ledger: Ledger
     journal: bool
     network: str = "well"
-    """Or `slow`: what the plugin sends is under way; or `deaf`: confirmations of the broker do not come."""
+    """Or `slow`: what the plugin sends is under way; `mute`: its publications are; `deaf`: no confirmation comes."""
     disk_full: bool = False
     patient: bool = True
     """False ends all waiting of handlers."""
@@ -49,6 +49,13 @@ class World:
     """After so many boundaries the process is killed; 0 never."""
     tickets: list[str] = field(default_factory=list[str])
     runs: int = 0
+    cut_short: int = 0
+    """Kills between the count of a delivery and its begin."""
+
+    @property
+    def in_trouble(self) -> bool:
+        """Whether anything is not as it should be."""
+        return self.network != "well" or self.disk_full or not self.broker.up
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class Disk:
     """Messages in the journal that wait for a handler."""
     tickets: dict[str, int]
     dead: Counter[int]
+    crashed: Counter[int]
 
     @classmethod
     def of(cls, db: sqlite3.Connection) -> "Disk":
@@ -72,6 +80,7 @@ class Disk:
             numbers(db.execute("SELECT properties FROM journal WHERE ticket IS NULL")),
             {ticket: int(json.loads(properties)["number"]) for ticket, properties in tickets},
             numbers(db.execute("SELECT properties FROM dead")),
+            numbers(db.execute("SELECT properties FROM dead WHERE reason = 'crashed'")),
         )
 
     @classmethod
@@ -104,6 +113,8 @@ class Process:
         self._begun: list[int] = []
         self._ended: set[int] = set()
         """What is done for good."""
+        self._put_off: dict[int, str] = {}
+        """What is to be tried again, with its topic."""
         self._cut_off = 0
         """Messages of QoS 0 whose handlers did not end by themselves."""
         self._reader: sqlite3.Connection | None = None
@@ -191,6 +202,7 @@ class Process:
     def kill(self, where: str) -> None:
         """End as `kill -9` does: what is on disk at this moment is what the next run finds."""
         self.alive, self.killed_at = False, where
+        self.world.cut_short += where in ("after: count a delivery", "a handler begins")
         self.left = self.folder.with_name(f"{self.folder.name}+")
         self.left.mkdir(mode=0o700)
         for name in (FILE, f"{FILE}-wal"):
@@ -199,6 +211,13 @@ class Process:
         self.world.broker.cut(CLIENT)
         if self.loop.is_running():
             self.loop.stop()
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, which it does when it is asked to, or dead."""
+        if self.alive and self.task.done() and not self._stop.is_set():
+            self.ledger.complain(f"the plugin ended by itself: {self.task}")
+        return not self.alive or self.task.done()
 
     def stop(self) -> None:
         """Ask it to stop, and wait for the end."""
@@ -239,10 +258,10 @@ class Process:
     def _excuse(self, disk: Disk) -> None:
         """Let be handled again what was in progress, and nothing else."""
         strays: list[int] = []
-        for number in set(self._begun):
+        for number, count in Counter(self._begun).items():
             sent = self.ledger.sent[number]
             if disk.waiting[number]:
-                sent.allowed += 1
+                sent.allowed += min(count, disk.waiting[number])
                 if number in self._ended and sent.deliveries == 1:
                     strays.append(number)
         # Of one the commit may have been cut.
@@ -269,11 +288,13 @@ class Process:
         self._begun.append(number)
         self._ended.discard(number)
         self.ledger.begins(number, self.number)
+        self._look_at_order(sent)
         how = "cut"
         try:
             if sent.ends in ("defer", "early"):
                 ticket = message.defer()
                 self.world.tickets.append(ticket)
+                self.ledger.deferred(number, ticket)
                 if sent.ends == "early":
                     await self._serving.plugin.answer(ticket, number)
             await self._wait(sent, message)
@@ -288,6 +309,8 @@ class Process:
                 if how not in ("cut", "retry") and not (how == "fail" and sent.lane.retries):
                     self._ended.add(number)
                 self.ledger.ends(number, how)
+                if how == "retry":
+                    self._put_off[number] = sent.topic
         if how == "retry":
             raise Retry(after=2.0)
         if how == "reject":
@@ -295,6 +318,11 @@ class Process:
         if how == "fail":
             raise ValueError(number)
         return None if how in ("defer", "early") else number
+
+    def _look_at_order(self, sent: Sent) -> None:
+        self._put_off.pop(sent.number, None)
+        if self.world.journal and sent.lane.ordered and sent.topic in self._put_off.values():
+            self.ledger.complain(f"message {sent.number} was handled before one that was put off: {self._put_off}")
 
     async def _wait(self, sent: Sent, message: Message[dict[str, object]]) -> None:
         if sent.waits == "turn":

@@ -14,19 +14,23 @@ class Lane:
     """What a handler promises, as far as the model has to know."""
 
     topic: str
-    command: bool = False
+    field: str | None = None
+    """Where the identity of a message is."""
     ordered: bool = True
     retries: int = 0
-    dedupe: bool = False
+
+    @property
+    def command(self) -> bool:
+        return self.field == "correlationId"
 
 
 LANES = {
     "Plain": Lane("P/plain"),
     "Keyed": Lane("P/keyed/{key}", retries=2),
     "Timed": Lane("P/timed", ordered=False, retries=1),
-    "Known": Lane("P/known", dedupe=True),
-    "One": Lane("P/Commands/one", command=True, retries=1),
-    "Many": Lane("P/Commands/many", command=True, ordered=False),
+    "Known": Lane("P/known", "id"),
+    "One": Lane("P/Commands/one", "correlationId", retries=1),
+    "Many": Lane("P/Commands/many", "correlationId", ordered=False),
 }
 
 

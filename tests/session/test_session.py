@@ -1,15 +1,32 @@
-"""What the session promises, whatever happens: against a model."""
+"""What the session promises, whatever happens: against a model; and the mistakes that the model notices."""
 
-from hypothesis import HealthCheck, settings
-from hypothesis.stateful import run_state_machine_as_test
+import logging
+from collections.abc import Generator
 
-from .machine import SessionMachine
+import pytest
+
+from .ledger import Broken
+from .mutants import MUTANTS, Mutant
+from .searching import search
 
 
-def test_what_was_promised_is_kept() -> None:
-    run_state_machine_as_test(
-        SessionMachine,
-        settings=settings(
-            max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
-    )
+@pytest.fixture(autouse=True)
+def quiet() -> Generator[None]:
+    """Nobody reads what hundreds of runs log."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["sessions-kept", "sessions-dropped"])
+@pytest.mark.parametrize("journal", [True, False], ids=["journal", "no-journal"])
+def test_what_was_promised_is_kept(journal: bool, keeps: bool) -> None:
+    search(journal=journal, keeps=keeps)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS.keys())
+def test_a_mistake_is_noticed(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the same programs: those of the test above, which the framework passes as it is."""
+    mutant.mutate(monkeypatch)
+    with pytest.raises(Broken):
+        search(journal=mutant.journal, keeps=mutant.keeps, shrink=False)

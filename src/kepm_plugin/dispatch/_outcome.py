@@ -68,15 +68,19 @@ class Outcomes:
         one whose caller would not know the other one's answer for its own.
         """
         waits = not seen.ended and lane.route.response is not None and caller != seen.caller
-        if waits or (work.received.qos and not seen.safe):
-            if len(seen.behind) >= LIMIT:
-                self.counters.refused += 1
-                return
-            seen.behind.append(lambda: self._finish(lane, work, self._again(work, seen) if waits else None))
+        if not waits and (seen.safe or not work.received.qos):
+            self._end_repeated(lane, work, seen, answers=True)
+        elif len(seen.behind) < LIMIT:
+            # What is in the journal was promised an answer that survives a kill; for others one will do.
+            answers = waits or work.id is not None
+            seen.behind.append(lambda: self._end_repeated(lane, work, seen, answers=answers))
+        else:
+            self.counters.refused += 1
+
+    def _end_repeated(self, lane: Lane, work: Work, seen: Seen, *, answers: bool) -> None:
         self.counters.duplicates += 1
         log.info("message.duplicate", extra=self._where(lane, work))
-        if not waits and (seen.safe or not work.received.qos):
-            self._finish(lane, work, self._again(work, seen))
+        self._finish(lane, work, self._again(work, seen) if answers else None)
 
     def _again(self, work: Work, seen: Seen) -> bytes | None:
         """Return the answer of the message that this one repeats, with this one's correlation id."""

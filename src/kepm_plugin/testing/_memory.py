@@ -248,6 +248,8 @@ class MemorySession:
             finished, self._finished = self._finished, []
             for acknowledged in finished:
                 acknowledged()
+            if self._ended.is_set():  # One of them has cut it; what waits is the next session's.
+                return
             batch = self.kept.next_batch()
             if batch:
                 deliver(batch)
