@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from kepm_plugin.dispatch import Dispatcher, _delivery
+from kepm_plugin.dispatch import Dispatcher
 from kepm_plugin.dispatch._intake import Intake
 from kepm_plugin.dispatch._lane import Lane
-from kepm_plugin.dispatch._outcome import Outcomes
+from kepm_plugin.dispatch._outcome import Outcomes, key_of
 from kepm_plugin.dispatch._tickets import Tickets
 from kepm_plugin.dispatch._window import Seen, Window
 from kepm_plugin.link import Session
@@ -21,6 +21,18 @@ from kepm_plugin.store import Store
 
 Patch = pytest.MonkeyPatch
 Mutation = Callable[[Patch], None]
+
+
+def _nothing(*_: object, **__: object) -> None:
+    pass
+
+
+def _yes(_: object) -> bool:
+    return True
+
+
+def _none_of_them(_: object) -> list[Any]:
+    return []
 
 
 # --- acknowledging ----------------------------------------------------------------------------------------------------
@@ -43,7 +55,7 @@ def before_the_commit(patch: Patch) -> None:
         for each in arrived:
             if each.received.qos:
                 each.acknowledge([each.received.mid])
-        take(self, [type(each)(each.lane, each.received, lambda _: None) for each in arrived])
+        take(self, [type(each)(each.lane, each.received, _nothing) for each in arrived])
 
     patch.setattr(Intake, "take", acknowledge_and_take)
 
@@ -64,13 +76,13 @@ def never(patch: Patch) -> None:
     take = Intake.take
 
     def take_alone(self: Any, arrived: Any) -> None:
-        take(self, [type(each)(each.lane, each.received, lambda _: None) for each in arrived])
+        take(self, [type(each)(each.lane, each.received, _nothing) for each in arrived])
 
     patch.setattr(Intake, "take", take_alone)
 
 
 def a_repetition_at_once(patch: Patch) -> None:
-    patch.setattr(Seen, "safe", property(lambda _: True, lambda *_: None))
+    patch.setattr(Seen, "safe", property(_yes, _nothing))
 
 
 # --- receiving --------------------------------------------------------------------------------------------------------
@@ -88,7 +100,7 @@ def raising_receive(patch: Patch) -> None:
 
 
 def waiting_ones_handled_twice(patch: Patch) -> None:
-    patch.setattr(Lane, "forget_unacknowledged", lambda _: [])
+    patch.setattr(Lane, "forget_unacknowledged", _none_of_them)
 
 
 def postponed_ones_still_known(patch: Patch) -> None:
@@ -96,7 +108,7 @@ def postponed_ones_still_known(patch: Patch) -> None:
 
     def without_forgetting(self: Any, present: bool) -> None:
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(Window, "forget", lambda *_: None)
+            inner.setattr(Window, "forget", _nothing)
             new_session(self, present)
 
     patch.setattr(Dispatcher, "new_session", without_forgetting)
@@ -107,7 +119,11 @@ def postponed_ones_still_known(patch: Patch) -> None:
 
 def done_without_the_answer(patch: Patch) -> None:
     finish = Store.finish
-    patch.setattr(Store, "finish", lambda self, id, answers=(): finish(self, id))  # noqa: A006
+
+    def without_answers(self: Store, id: int, answers: object = ()) -> list[int]:  # noqa: A002
+        return finish(self, id)
+
+    patch.setattr(Store, "finish", without_answers)
 
 
 def answer_forgotten_when_it_is_sent(patch: Patch) -> None:
@@ -124,11 +140,17 @@ def answer_forgotten_when_it_is_sent(patch: Patch) -> None:
 
 
 def failures_without_a_letter(patch: Patch) -> None:
-    patch.setattr(Store, "bury", lambda self, received, *, id=None, answers=(), **_: self.finish(id or 0, answers))  # noqa: A006
+    def finish(self: Store, received: Received, *, id: int | None = None, answers: Any = (), **_: object) -> list[int]:  # noqa: A002
+        return self.finish(id or 0, answers)
+
+    patch.setattr(Store, "bury", finish)
 
 
 def deferred_ones_are_done(patch: Patch) -> None:
-    patch.setattr(Store, "defer", lambda self, ticket, id, received: self.finish(id or 0))  # noqa: A006
+    def finish(self: Store, ticket: str, id: int | None, received: Received) -> None:  # noqa: A002
+        self.finish(id or 0)
+
+    patch.setattr(Store, "defer", finish)
 
 
 def another_ticket(patch: Patch) -> None:
@@ -159,7 +181,7 @@ def replayed_backwards(patch: Patch) -> None:
 
 
 def finished_ones_stay(patch: Patch) -> None:
-    patch.setattr("kepm_plugin.store.remove", lambda db, id: None)  # noqa: A006
+    patch.setattr("kepm_plugin.store.remove", _nothing)
 
 
 def spilled_ones_are_skipped(patch: Patch) -> None:
@@ -182,12 +204,10 @@ def waiting_counts_as_a_delivery(patch: Patch) -> None:
 
 
 def dropped_by_content(patch: Patch) -> None:
-    key_of = _delivery.key_of
-
     def by_content(lane: Any, received: Received, correlation: object) -> Any:
         return key_of(lane, received, correlation) or (lane.route.filter, received.payload)
 
-    patch.setattr(_delivery, "key_of", by_content)
+    patch.setattr("kepm_plugin.dispatch._delivery.key_of", by_content)
 
 
 def failed_ones_still_known(patch: Patch) -> None:
@@ -195,7 +215,7 @@ def failed_ones_still_known(patch: Patch) -> None:
 
     def without_forgetting(self: Any, *args: Any, **options: Any) -> None:
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(Window, "forget", lambda *_: None)
+            inner.setattr(Window, "forget", _nothing)
             bury(self, *args, **options)
 
     patch.setattr(Outcomes, "_bury", without_forgetting)

@@ -32,6 +32,10 @@ from .network import CLIENT, Broker, Wire
 from .scripts import plugin
 
 
+def _unheard(*_: object) -> None:
+    """Take what the loop has to say of a process that was killed."""
+
+
 @dataclass
 class World:
     """What outlives a run."""
@@ -237,7 +241,7 @@ class Process:
         if self.alive and self.task.done():
             outcome = self.task.result()
             assert outcome.error is None, outcome
-        self.loop.set_exception_handler(lambda *_: None)
+        self.loop.set_exception_handler(_unheard)
         self.task.cancel()
         self.loop.finish(self._end())
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())

@@ -57,6 +57,6 @@ def search(*, journal: bool, keeps: bool, examples: int = EXAMPLES, shrink: bool
                 database=None,
                 deadline=None,
                 report_multiple_bugs=False,
-                suppress_health_check=list(HealthCheck),
+                suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
             ),
         )
