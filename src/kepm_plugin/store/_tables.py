@@ -24,7 +24,7 @@ KEPT: Final = """SELECT id, size, topic, payload, qos, retain, correlation_data 
     WHERE id >= ? ORDER BY id LIMIT ?"""
 KEPT_TOTALS: Final = "SELECT kind, count(*), sum(size) FROM kept GROUP BY kind"
 KEPT_LAST: Final = "SELECT coalesce(max(id), 0) FROM kept"
-KEPT_EXPIRED: Final = "SELECT id FROM kept WHERE kind != ? AND kept_at < ? ORDER BY id"
+KEPT_EXPIRED: Final = "SELECT id FROM kept WHERE kind != ? AND kept_at > ? AND kept_at < ? ORDER BY id"
 _LETTER: Final = f"SELECT id, reason, details, buried_at, deliveries, {_MESSAGE} FROM dead"  # noqa: S608  constants
 DEAD: Final = f"{_LETTER} ORDER BY id"
 LETTER: Final = f"{_LETTER} WHERE id = ?"
