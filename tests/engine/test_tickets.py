@@ -9,6 +9,7 @@ import pytest
 
 from kepm_plugin import Handler, Message, Plugin, Rejected, Retry
 from kepm_plugin.errors import BadPayload, PluginDefinitionError, UnknownTicket
+from kepm_plugin.message import Received
 from kepm_plugin.store import Limits, Store, memory_store, open_store
 from kepm_plugin.testing import hosted
 from tests.engine.bench import AT, JSON, Bench, Gates, commanding, failing, fresh, on_asyncio, raising
@@ -324,6 +325,18 @@ async def test_a_ticket_that_nobody_answers_ends_as_a_dead_letter_and_its_caller
         assert (bench.reasons(), bench.dispatcher.counters.too_old) == (["too old"], 1)
         with pytest.raises(UnknownTicket):
             bench.dispatcher.answer(tickets[0], "late")
+
+
+async def test_a_ticket_from_before_the_clock_was_set_has_no_age(tmp_path: Path) -> None:
+    tickets = list[str]()
+    with open_store(tmp_path) as store:
+        bench = Bench(deferring(tickets), store)
+        async with bench.serving():
+            bench.receive(Received("P/Commands/scan", b"{}", 1, mid=1, received_at=60.0))
+            await anyio.wait_all_tasks_blocked()
+        assert store.expired() == []
+        bench.dispatcher.answer(tickets[0], "done")
+        assert (await bench.answer())["result"] == "done"
 
 
 async def test_tickets_that_cannot_be_looked_through_are_looked_through_later(

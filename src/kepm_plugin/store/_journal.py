@@ -128,9 +128,8 @@ class Journal:
     def expired(self, before: float, limit: int) -> list[tuple[int, Received]]:
         """Return deferred messages that were received before a time, oldest first, with their ids."""
         with self._database.read("read old tickets") as db:
-            return [
-                (number, tables.from_row(message)) for number, *message in db.execute(tables.EXPIRED, (before, limit))
-            ]
+            found = db.execute(tables.EXPIRED, (tables.CLOCK_IS_SET, before, limit))
+            return [(number, tables.from_row(message)) for number, *message in found]
 
     def forget(self, size: int | None) -> None:
         """Take a removed message out of the totals, once the commit has succeeded."""
