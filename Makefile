@@ -3,7 +3,9 @@
 #   make demo    a plugin under the local agent, end to end, from real processes
 #   make test    all tests with coverage; the legs on a real broker need mosquitto
 #   make check   ruff, mypy, pyright
-#   make chaos   kill -9 of a plugin, 1,000 times, in all phases of a message (docs/chaos.md); about 12 minutes
+#   make chaos   kill -9 of a plugin, 1,000 times, in all phases of a message (docs/chaos.md); about 12 minutes;
+#                SCENE=faults, engine, burst, flood or stuck plays one of those in its place,
+#                with its own defaults for KILLS, MESSAGES and ROUNDS
 #                KILLS=1000     how often, over all brokers
 #                SEED=          of the plan of kills; a random one, which is printed, by default
 #                MESSAGES=110   that are published for each kill
@@ -21,6 +23,10 @@ NEED_MOSQUITTO = $(WITH_SBIN) command -v mosquitto >/dev/null || \
 KILLS ?= 1000
 MESSAGES ?= 110
 SEED ?=
+SCENE ?=
+# What a scene is told is what was given to make, no default from here.
+given = $(if $(findstring $(origin $(1)),command line environment),--$(2) '$($(1))')
+OF_SCENE = $(call given,KILLS,kills) $(call given,MESSAGES,messages) $(call given,ROUNDS,rounds)
 JSON ?=
 
 .PHONY: demo test check chaos bundle clean
@@ -44,8 +50,9 @@ check: $(VENV)/.test
 
 chaos: $(VENV)/.test
 	@$(NEED_MOSQUITTO)
-	$(WITH_SBIN) $(VENV)/bin/python -m tests.chaos --seed '$(SEED)' --kills $(KILLS) --messages $(MESSAGES) \
-	    $(if $(JSON),--json '$(JSON)')
+	$(WITH_SBIN) $(VENV)/bin/python -m tests.chaos \
+	    $(if $(SCENE),$(SCENE) $(OF_SCENE),--kills $(KILLS) --messages $(MESSAGES)) \
+	    --seed '$(SEED)' $(if $(JSON),--json '$(JSON)')
 
 bundle: $(VENV)/.package
 	$(VENV)/bin/kepm-plugin package plugins/my_worker/my_worker.py -o dist/agent-root

@@ -568,6 +568,55 @@ def test_a_secret_value_is_seen_nowhere(call: Call, log: object) -> None:
     assert "w/" not in everything
 
 
+KEY = """-----BEGIN KEY-----
+MIIBVAIBADANBgkq/hki+w0BAQEFAASC
+  AgEAAkEAq7BFUpkGp3==\r
+ab
+-----END KEY-----
+"""
+
+IN_PIECES: dict[str, Call] = {
+    "group": lambda log: log.info("x", exc_info=ExceptionGroup("several", [ValueError(f"cannot load {KEY}")])),
+    "deep group": lambda log: log.info(
+        "x", exc_info=ExceptionGroup("several", [ExceptionGroup("some", [ValueError(KEY), ValueError(KEY.strip())])])
+    ),
+    "stripped": lambda log: log.info(f"it is {KEY.strip()}!"),
+    "other line ends": lambda log: log.info("it is %s!", "\r\n".join(KEY.splitlines())),
+    "lines in a repr": lambda log: log.info("it is %r", KEY.split()),
+    "lines in a URL": lambda log: log.info(
+        "https://x/?q=MIIBVAIBADANBgkq/hki%2Bw0BAQEFAASC&r=AgEAAkEAq7BFUpkGp3%3D%3D"
+    ),
+    "in one piece": lambda log: log.info(KEY),
+}
+
+
+@pytest.mark.parametrize("call", IN_PIECES.values(), ids=IN_PIECES)
+def test_a_secret_of_many_lines_is_masked_line_by_line(call: Call) -> None:
+    with taken(secrets=lambda: {KEY}) as logs:
+        call(STDLIB)
+        record = logs.only()
+    everything = json.dumps(record) + "".join(lines_of(logs))
+    assert "***" in everything
+    assert not [part for part in ("MIIB", "AASC", "AgEA", "Gp3") if part in everything]
+
+
+def test_short_lines_of_a_secret_stay_words() -> None:
+    with taken(secrets=lambda: {KEY}) as logs:
+        STDLIB.info("ab and abc")
+        assert logs.only()["message"] == "ab and abc"
+
+
+@PATIENT
+@given(
+    st.lists(st.sampled_from([".", "hunter2", "hunter2\nswordfish\n", "swordfish"]), max_size=12), st.integers(0, 60)
+)
+def test_a_cut_leaves_no_part_of_a_line_of_a_secret(parts: list[str], limit: int) -> None:
+    redactor = Redactor(lambda: {"hunter2\nswordfish\n"})
+    redactor.refresh()
+    told = redactor.text("".join(parts), limit)
+    assert set(told) <= {".", "*", "\n"}
+
+
 def test_a_short_secret_is_masked_only_as_a_whole_value() -> None:
     with taken(secrets=lambda: ["abc", "7"]) as logs:
         structlog.get_logger().info("the abc of 7", one="abc", two="abcd", three=7, four=77, five=["abc"])

@@ -85,10 +85,8 @@ class Redactor:
         values = attempt(lambda: frozenset(map(str, self._secrets())) - {""}, self._values)
         if values == self._values:
             return
-        spelt = sorted(
-            {way for text in values if len(text) >= _SHORTEST for way in _spelt(text)}, key=len, reverse=True
-        )
-        self._search = (re.compile("|".join(map(re.escape, spelt))), len(spelt[0])) if spelt else None
+        spelt = {way for text in values for part in _parts(text) for way in _spelt(part)}
+        self._search = (_any_of(spelt), max(map(len, spelt))) if spelt else None
         self._values = values
 
     def text(self, text: str, limit: int) -> str:
@@ -112,6 +110,22 @@ class Redactor:
 @lru_cache(maxsize=1024)
 def _holds_secret(key: str) -> bool:
     return _SECRET_KEY.search(re.sub(r"[^a-z0-9]", "", key.casefold())) is not None
+
+
+def _parts(secret: str) -> set[str]:
+    """Return a secret and each of its lines, as far as they are long enough.
+
+    A key of many lines seldom stays in one piece: the traceback of an exception group indents each line of a message.
+    """
+    return {part for part in (secret, *map(str.strip, secret.splitlines())) if len(part) >= _SHORTEST}
+
+
+def _any_of(texts: Collection[str]) -> re.Pattern[str]:
+    """Return what finds the longest of some texts. They are grouped by how they begin: it is searched for often."""
+    rests: dict[str, list[str]] = {}
+    for text in sorted(texts, key=len, reverse=True):
+        rests.setdefault(text[0], []).append(re.escape(text[1:]))
+    return re.compile("|".join(f"{re.escape(first)}(?:{'|'.join(some)})" for first, some in rests.items()))
 
 
 def _spelt(text: str) -> set[str]:

@@ -1,4 +1,7 @@
-"""`python -m tests.chaos`: kills a plugin again and again, on each broker, and says what became of its messages."""
+"""`python -m tests.chaos`: kills a plugin again and again, on each broker, and says what became of its messages.
+
+`python -m tests.chaos faults` (or engine, burst, flood, stuck) plays that scene in its place.
+"""
 
 import argparse
 import json
@@ -14,6 +17,7 @@ from tests.chaos.black_box import AIMED
 from tests.chaos.campaign import WITHOUT_JOURNAL, campaign, intents
 from tests.chaos.killing import Kill
 from tests.chaos.rig import Scenario
+from tests.chaos.scenes.playing import SCENES, played
 from tests.chaos.table import table, violations
 from tests.chaos.verdict import Verdict, judge
 
@@ -31,7 +35,10 @@ EVERY_PHASE = 0.05
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the campaigns; return 1 where a promise was broken."""
+    """Run the campaigns, or a scene; return 1 where a promise was broken."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in SCENES:
+        return played(arguments)
     given = _parsed(arguments)
     print(f"seed {given.seed}; again: make chaos SEED={given.seed} KILLS={given.kills} MESSAGES={given.messages}")
     verdicts: list[Verdict] = []

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kepm_plugin.broker import Link
 from kepm_plugin.dispatch import Dispatcher
 from kepm_plugin.message import Publication, Received
 from kepm_plugin.outbox import Outbox
@@ -159,27 +160,37 @@ def _sync(reaper: Reaper, handle: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _answers(reaper: Reaper, owed: Owed, responses: str) -> None:
-    put_soon = Outbox.put_soon
+    answer, publish = Outbox.answer, Link.publish
+    waiting = set[bytes]()
 
-    def watched(
-        self: Outbox, publication: Publication, acknowledged: Callable[[], None] | None = None, **options: Any
-    ) -> Any:
+    def taken(self: Outbox, publication: Publication, *args: Any, **kwargs: Any) -> None:
+        waiting.add(publication.payload)
+        if owed.count:
+            owed.count -= 1
+        else:  # of a plugin without a journal
+            reaper.enter(Phase.ANSWER_UNSENT)
+        answer(self, publication, *args, **kwargs)
+
+    def sent(self: Link, publication: Publication, acknowledged: Callable[[], None] | None = None) -> None:
         if not publication.topic.startswith(responses):
-            return put_soon(self, publication, acknowledged, **options)
+            publish(self, publication, acknowledged)
+            return
+        if publication.payload not in waiting:  # kept by an earlier run
+            waiting.add(publication.payload)
+            reaper.enter(Phase.ANSWER_UNSENT)
 
         def seen() -> None:
-            reaper.moment(Phase.ANSWER_UNSENT)
-            reaper.leave(Phase.ANSWER_UNSENT)
+            if publication.payload in waiting:
+                reaper.moment(Phase.ANSWER_UNSENT)
+                waiting.remove(publication.payload)
+                reaper.leave(Phase.ANSWER_UNSENT)
             if acknowledged is not None:
                 acknowledged()
 
-        if owed.count:
-            owed.count -= 1
-        else:  # from an earlier run, or of a plugin without a journal
-            reaper.enter(Phase.ANSWER_UNSENT)
-        return put_soon(self, publication, seen, **options)
+        publish(self, publication, seen)
 
-    Outbox.put_soon = watched  # type: ignore[method-assign]
+    Outbox.answer = taken  # type: ignore[method-assign]
+    Link.publish = sent  # type: ignore[method-assign]
 
 
 def _sessions(reaper: Reaper) -> None:

@@ -98,6 +98,11 @@ class Bench:
             while not condition():
                 await self._changed.wait()
 
+    async def until_idle(self) -> None:
+        """Return when nothing is to be done at once."""
+        for _ in range(3):
+            await anyio.wait_all_tasks_blocked()
+
     async def answer(self, number: int = 0) -> JSON:
         await self.until(lambda: len(self.answers) > number)
         return cast("JSON", json.loads(self.answers[number].payload))

@@ -14,7 +14,6 @@ import anyio.to_thread
 import pytest
 
 from kepm_plugin import Handler, Message, Plugin, Rejected
-from kepm_plugin.errors import StoreError
 from kepm_plugin.message import Received
 from kepm_plugin.store import Limits, Store, memory_store, open_store
 from kepm_plugin.testing import hosted
@@ -868,14 +867,58 @@ async def test_what_waits_for_the_journal_is_forgotten_where_it_is_sent_again(
     assert store.unfinished_count() == 1
 
 
-async def test_a_journal_that_cannot_be_read_back_ends_the_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_journal_that_cannot_be_read_back_is_read_again_later(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("kepm_plugin.dispatch._lane.LIMIT", 1)
+    monkeypatch.setattr("kepm_plugin.dispatch._dispatcher.RETRY", 0.001)
     bench = Bench(commanding(lambda message: None), store)
     bench.send("P/Commands/scan")
     bench.send("P/Commands/scan")
-    failing(store, monkeypatch, "read_from")
-    with anyio.fail_after(5), pytest.raises(StoreError, match="disk full"):
-        await bench.dispatcher.serve()
+    with monkeypatch.context() as patch:
+        failing(store, patch, "read_from")
+        async with bench.serving():
+            await bench.until(lambda: ("store", "disk full") in bench.troubles)
+            patch.undo()
+            await bench.answer(1)
+    assert bench.troubles[-1] == ("store", None)
+
+
+@pytest.mark.parametrize("depth", [900, 950, 970, 985, 995, 1100])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_an_identity_that_is_nested_too_deeply_ends_nothing(store: Store, depth: int, *, fails: bool) -> None:
+    kind = commanding(raising(ValueError("a bug")) if fails else lambda message: "done")
+    bench = Bench(kind, store)
+    async with bench.serving():
+        bench.send("P/Commands/scan", b'{"correlationId": ' + b"[" * depth + b"]" * depth + b"}")
+        bench.send("P/Commands/scan", {"correlationId": "7"})
+        assert (await bench.answer(1))["correlationId"] == "7"
+    assert store.unfinished_count() == 0
+
+
+async def test_what_is_journalled_is_not_kept_waiting_by_a_flood_at_qos_0(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kepm_plugin.dispatch._lane.LIMIT", 10)
+    monkeypatch.setattr("kepm_plugin.dispatch._lane.LOW", 6)
+    kind, seen = fresh(), list[tuple[str, str]]()
+
+    @kind.topic("Events/{qos}")
+    class Event(Handler[Plugin]):
+        async def handle(self, message: Message[bytes]) -> None:
+            seen.append((message.params["qos"], message.topic))
+            for _ in range(5):  # more come than are handled, and at once
+                bench.send("P/Events/0", qos=0)
+            await anyio.lowlevel.checkpoint()
+
+    bench = Bench(kind, store)
+    bench.receive(*(bench.message("P/Events/1") for _ in range(30)))
+    async with bench.serving():
+        with anyio.fail_after(5):
+            while store.unfinished_count():
+                await anyio.lowlevel.checkpoint()
+        bench.dispatcher.close()
+    assert [qos for qos, _ in seen].count("1") == 30
 
 
 # --- without a journal, and at QoS 0 ----------------------------------------------------------------------------------

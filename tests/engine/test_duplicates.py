@@ -7,7 +7,7 @@ import pytest
 import trio.testing
 
 from kepm_plugin import Handler, Message, Plugin, Rejected
-from kepm_plugin.dispatch._window import ANSWER_BYTES, ENTRIES, WINDOW, Window
+from kepm_plugin.dispatch._window import ANSWER_BYTES, ENTRIES, WINDOW, Seen, Window, key
 from kepm_plugin.message import Received
 from kepm_plugin.store import Store
 from tests.engine.bench import JSON, Bench, Gates, commanding, fresh
@@ -45,6 +45,73 @@ async def test_a_command_with_the_same_identity_is_handled_once_and_answered_eac
     assert bench.acknowledged == mids
     counters = bench.dispatcher.counters
     assert (counters.handled, counters.duplicates, store.unfinished_count()) == (1, 1, 0)
+
+
+async def test_binary_identities_that_are_no_text_are_told_apart(store: Store) -> None:
+    kind, seen = counting()
+    bench = Bench(kind, store)
+    async with bench.serving():
+        for number in range(128, 256):
+            bench.send(COMMAND, {}, correlation_data=bytes((0, 0, 0, number)))
+        await bench.answer(127)
+    assert len(seen) == 128
+
+
+@pytest.mark.parametrize("when", ["while it is handled", "afterwards"])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_another_caller_of_the_same_is_answered_too_by_its_own_identity(
+    store: Store, when: str, *, fails: bool
+) -> None:
+    kind, gates = fresh(), Gates()
+
+    @kind.command("scan")
+    class Scan(Handler[Plugin]):
+        dedupe = "scan"
+        concurrency = 2
+
+        async def handle(self, message: Message[JSON]) -> str:
+            await gates.pass_through("scan")
+            if fails:
+                raise Rejected("no")
+            return "done"
+
+    bench = Bench(kind, store)
+    async with bench.serving():
+        bench.send(COMMAND, {"scan": 1, "correlationId": "a"})
+        await anyio.wait_all_tasks_blocked()
+        if when == "while it is handled":
+            bench.send(COMMAND, {"scan": 1, "correlationId": "b"})
+            await anyio.wait_all_tasks_blocked()
+            assert bench.answers == []
+        await gates.open("scan")
+        if when == "afterwards":
+            bench.send(COMMAND, {"scan": 1, "correlationId": "b"})
+        answers = [await bench.answer(number) for number in range(2)]
+        await anyio.wait_all_tasks_blocked()
+    assert [each["correlationId"] for each in answers] == ["a", "b"]
+    assert [each["ok"] for each in answers] == [not fails] * 2
+    assert (gates.ended, store.unfinished_count()) == (["scan"], 0)
+
+
+async def test_one_that_waits_for_the_same_hears_of_its_failure(store: Store) -> None:
+    kind, gates = fresh(), Gates()
+
+    @kind.command("scan")
+    class Scan(Handler[Plugin]):
+        concurrency = 2
+
+        async def handle(self, message: Message[JSON]) -> str:
+            await gates.pass_through("scan")
+            raise ValueError("a bug")
+
+    bench = Bench(kind, store)
+    async with bench.serving():
+        for data in (b"a", b"b"):
+            bench.send(COMMAND, {"correlationId": "7"}, correlation_data=data)
+        await anyio.wait_all_tasks_blocked()
+        await gates.open("scan")
+        assert [(await bench.answer(number))["error"] for number in range(2)] == ["internal error"] * 2
+    assert sorted(each.correlation_data or b"" for each in bench.answers) == [b"a", b"b"]
 
 
 async def test_equal_commands_without_identity_are_two_commands(store: Store) -> None:
@@ -184,35 +251,51 @@ async def test_an_identity_is_forgotten_after_a_while(store: Store, clock: trio.
 # --- the window -------------------------------------------------------------------------------------------------------
 
 
-def received(number: int) -> Received:
-    return Received("t", str(number).encode())
+def entered(window: Window, identity: str) -> tuple[Seen, bool]:
+    return window.enter(key("f", identity.encode()), Received("t", identity.encode()), 0, equal=True)
 
 
 def test_the_window_is_bounded_and_the_oldest_goes_first() -> None:
     window = Window(lambda: 0.0)
     for number in range(ENTRIES + 1):
-        assert not window.enter(("f", str(number)), received(number))[1]
-    assert window.find(("f", "0")) is None
-    assert window.enter(("f", str(ENTRIES)), received(ENTRIES))[1]
+        assert not entered(window, str(number))[1]
+    assert window.find(key("f", b"0")) is None
+    assert entered(window, str(ENTRIES))[1]
 
 
 def test_the_answers_that_it_remembers_are_bounded_too() -> None:
     window = Window(lambda: 0.0)
     for number in range(3):
-        seen, _ = window.enter(("f", str(number)), received(number))
+        seen, _ = entered(window, str(number))
         window.answered(seen, bytes(ANSWER_BYTES // 2 + 1))
         window.answered(seen, b"the first answer stays")
-    window.enter(("f", "more"), received(9))
-    assert [window.find(("f", str(number))) is None for number in range(3)] == [True, True, False]
+    entered(window, "more")
+    assert [window.find(key("f", str(number).encode())) is None for number in range(3)] == [True, True, False]
+
+
+def test_one_whose_end_others_wait_for_is_not_forgotten() -> None:
+    now = 0.0
+    window = Window(lambda: now)
+    seen, _ = entered(window, "1")
+    seen.behind.append(lambda: None)
+    now = 2 * WINDOW
+    assert entered(window, "1") == (seen, True)
+    seen.end()
+    assert not entered(window, "1")[1]
+
+
+def test_an_identity_takes_little_room_however_long_it_is() -> None:
+    assert key("f", b"x" * 10_000) == key("f", b"x" * 10_000) != key("f", b"x" * 9_999)
+    assert len(key("f", b"x" * 10_000)[1]) == 32
 
 
 def test_what_is_forgotten_stays_forgotten() -> None:
     window = Window(lambda: 0.0)
-    seen, _ = window.enter(("f", "1"), received(1))
+    seen, _ = entered(window, "1")
     window.forget(seen)
     window.forget(seen)
     window.forget(None)
     window.answered(seen, b"late")
     window.answered(None, b"nobody")
-    assert window.find(("f", "1")) is None
-    assert not window.enter(("f", "1"), received(1))[1]
+    assert window.find(key("f", b"1")) is None
+    assert not entered(window, "1")[1]

@@ -7,8 +7,9 @@ from typing import Any
 import anyio
 import pytest
 
-from kepm_plugin import Handler, Message, Plugin, Publisher
+from kepm_plugin import Handler, Message, Plugin, Publisher, Settings, setting
 from kepm_plugin.errors import NoAnswer, PluginDefinitionError
+from kepm_plugin.store import FILE, open_letters
 from kepm_plugin.testing import hosted
 from tests.engine.world import JSON, World
 
@@ -122,3 +123,33 @@ async def test_a_command_at_qos_0_is_answered_too() -> None:
         world.send("P/Commands/scan", {"folder": "/etc"}, qos=0)
         await world.until(lambda: world.on("P/Responses/scan"))
     assert world.on("P/Responses/scan")[0]["result"]["qos"] == 0
+
+
+async def test_a_key_of_many_lines_that_an_exception_group_indents_is_neither_kept_nor_logged(tmp_path: Path) -> None:
+    class Keys(Settings):
+        key: str = setting(secret=True)
+
+    class Keyed(Plugin):
+        id = "Keyed"
+        settings: Keys
+
+    @Keyed.command("load")
+    class Load(Handler[Keyed]):
+        async def handle(self, message: Message[JSON]) -> None:
+            async with anyio.create_task_group():
+                raise ValueError(f"cannot load {self.plugin.settings.key}")
+
+    key = "-----BEGIN KEY-----\nMIIBVAIBADANBgkq\nAgEAAkEAq7BFUpkG\n-----END KEY-----\n"
+    async with hosted(Keyed, settings={"key": key}, data_dir=tmp_path, strict=False) as host:
+        assert (await host.command("load"))["error"] == "internal error"
+        await host.stop()
+        logged = str(host.published("/KeeperLogger"))
+    with open_letters(tmp_path / FILE, writable=False) as letters:
+        assert letters is not None
+        [entry] = letters.all()
+        found = letters.read(entry.id)
+    assert found is not None
+    for told in (found.details, logged):
+        assert "cannot load ***" in told
+        assert "MIIB" not in told
+        assert "AgEA" not in told

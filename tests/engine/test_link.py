@@ -408,7 +408,8 @@ async def test_an_echo_that_is_missed_once_the_link_was_proven_is_a_lost_link() 
     async with world.running():
         await world.until("up", "proven")
         first.echoes = False
-        await world.until("down: the echo did not come back", "up", within=20)
+        # 15 s is promised for a half-open link, connecting and subscribing included.
+        await world.until("down: the echo did not come back", "up", within=14.5)
     assert world.events[2:] == ["down: the echo did not come back", "up"]
     gap = world.gaps[-1]
     assert gap is not None

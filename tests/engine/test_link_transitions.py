@@ -119,7 +119,7 @@ async def test_a_missed_echo_is_said_and_so_is_another_certificate(lines: pytest
         said(lines)[2:]
         == [
             ("held", ""),
-            ("echo_missed", "no echo within 5 s, and nothing else"),
+            ("echo_missed", "no echo within 4 s, and nothing else"),
             ("lost", "the echo did not come back"),
             ("connecting", "the echo did not come back"),
             ("certificate_changed", f"{'a' * 16} became {'b' * 16}"),

@@ -164,6 +164,27 @@ async def test_what_is_too_old_is_dropped_at_a_connect_and_counted_but_answers_a
     assert [vars(each)["count"] for each in caplog.records if each.message == "publications.too_old"] == [10]
 
 
+@pytest.mark.parametrize("restart", [False, True])
+async def test_what_was_kept_before_the_clock_was_set_has_no_age(tmp_path: Path, restart: bool) -> None:
+    now, wire = Clock(), Wire(at_once=True)
+    now.now = 100.0
+    with open_store(tmp_path, now=now) as store:
+        async with on_disk(store) as disk:
+            await disk.put("in 1970")
+            now.now = 2e9
+            await disk.put("now")
+            now.now += 8 * DAY
+            if not restart:
+                assert disk.outbox.attach(wire) == 1
+                await settled()
+    with open_store(tmp_path, now=now) as store:
+        async with on_disk(store) as disk:
+            assert disk.outbox.attach(wire) == (1 if restart else 0)
+            await settled()
+            assert disk.kept() == []
+    assert wire.sent == [b"in 1970"]
+
+
 async def test_what_was_sent_and_not_acknowledged_becomes_too_old_as_well(tmp_path: Path) -> None:
     now, first, second = Clock(), Wire(), Wire(at_once=True)
     with open_store(tmp_path, now=now) as store:

@@ -248,6 +248,22 @@ async def test_a_later_run_waits_for_the_rest_and_knows_the_earlier_tries(tmp_pa
     assert deliveries == [3, 2], "one more than tried for the first, which was tried before"
 
 
+async def test_runs_that_end_in_order_while_it_is_put_off_are_no_crashes(tmp_path: Path) -> None:
+    for run in range(8):
+        with open_store(tmp_path) as store:
+            kind, deliveries = scripted(Retry(after=0.0), Retry(after=3600))
+            bench = Bench(kind, store)
+            assert bench.dispatcher.replay() == (1 if run else 0)
+            if run == 0:
+                bench.send("P/Commands/scan")
+            async with bench.serving():
+                await bench.until_idle()
+            [row] = store.unfinished() or store.read_from(0, 9)
+            store.postpone(row.id, row.attempts, 0.0)
+            assert deliveries, "it is tried in each run"
+            assert bench.dispatcher.counters.crashed == 0
+
+
 @on_mock_clock
 async def test_a_clock_that_was_set_back_does_not_put_it_off_for_ever(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:

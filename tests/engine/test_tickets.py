@@ -7,9 +7,10 @@ from typing import Any
 import anyio
 import pytest
 
-from kepm_plugin import Handler, Message, Plugin, Rejected
+from kepm_plugin import Handler, Message, Plugin, Rejected, Retry
 from kepm_plugin.errors import BadPayload, PluginDefinitionError, UnknownTicket
-from kepm_plugin.store import Limits, Store, open_store
+from kepm_plugin.message import Received
+from kepm_plugin.store import Limits, Store, memory_store, open_store
 from kepm_plugin.testing import hosted
 from tests.engine.bench import AT, JSON, Bench, Gates, commanding, failing, fresh, on_asyncio, raising
 
@@ -210,6 +211,104 @@ async def test_a_ticket_that_cannot_be_written_is_written_later(store: Store, mo
         assert (await bench.answer())["result"] == "done"
 
 
+async def test_a_ticket_that_is_answered_when_the_disk_has_just_recovered_is_not_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tickets = list[str]()
+    bench = Bench(deferring(tickets), store)
+    async with bench.serving():
+        with monkeypatch.context() as patch:
+            failing(store, patch, "defer")
+            bench.send("P/Commands/scan")
+            await bench.until(lambda: ("store", "disk full") in bench.troubles)
+        bench.dispatcher.answer(tickets[0], "done")
+        assert (await bench.answer())["result"] == "done"
+        assert store.unfinished_count() == 0
+
+
+@pytest.mark.parametrize("journal", [True, False])
+async def test_a_ticket_that_cannot_be_written_is_answered_all_the_same_and_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch, *, journal: bool
+) -> None:
+    monkeypatch.setattr("kepm_plugin.dispatch._dispatcher.RETRY", 0.001)
+    tickets = list[str]()
+    kind = deferring(tickets)
+    kind.journal = journal
+    bench = Bench(kind, store)
+    async with bench.serving():
+        with monkeypatch.context() as patch:
+            failing(store, patch, "defer")
+            bench.send("P/Commands/scan")
+            await bench.until(lambda: ("store", "disk full") in bench.troubles)
+            bench.dispatcher.answer(tickets[0], "done")
+            assert (await bench.answer())["result"] == "done"
+            with pytest.raises(UnknownTicket):
+                bench.dispatcher.answer(tickets[0], "again")
+        await bench.until(lambda: bench.troubles[-1] == ("store", None) and not store.unfinished_count())
+    assert len(bench.answers) == 1
+
+
+async def test_a_ticket_is_good_while_its_command_waits_for_another_try(store: Store, way: tuple[bool, int]) -> None:
+    kind, tickets = fresh(), list[str]()
+    kind.journal, qos = way
+
+    @kind.command("scan")
+    class Scan(Handler[Plugin]):
+        async def handle(self, message: Message[JSON]) -> None:
+            tickets.append(message.defer())
+            bench.changed()
+            if message.delivery == 1:
+                raise Retry(after=0.05)
+
+    bench = Bench(kind, store)
+    async with bench.serving():
+        bench.send("P/Commands/scan", qos=qos)
+        await bench.until(lambda: tickets)
+        bench.dispatcher.answer(tickets[0], "meanwhile")
+        await bench.until(lambda: len(tickets) == 2)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(UnknownTicket):
+            bench.dispatcher.answer(tickets[0], "again")
+    assert len(set(tickets)) == 1
+    assert [(await bench.answer())["result"], len(bench.answers)] == ["meanwhile", 1]
+
+
+async def test_after_the_handlers_end_there_is_nothing_left_to_defer(store: Store) -> None:
+    messages = list[Message[JSON]]()
+    bench = Bench(commanding(messages.append), store)
+    async with bench.serving():
+        bench.send("P/Commands/scan")
+        await bench.answer()
+        with pytest.raises(PluginDefinitionError, match="its handler has ended"):
+            messages[0].defer()
+
+
+async def test_tickets_are_given_up_one_part_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("store._journal", "dispatch._dispatcher", "store"):
+        monkeypatch.setattr(f"kepm_plugin.{module}.PART", 2)
+    monkeypatch.setattr("kepm_plugin.dispatch._dispatcher.RETRY", 0.001)
+    with open_store(tmp_path) as store:
+        bench = Bench(deferring([]), store)
+        async with bench.serving():
+            for number in range(5):
+                bench.send("P/Commands/scan", {"number": number})
+            await bench.until_idle()
+    with open_store(tmp_path, limits=Limits(journal_age=3600), now=lambda: AT + 3601) as store:
+        bench = Bench(deferring([]), store)
+        async with bench.serving():
+            await bench.answer(4)
+
+
+async def test_what_is_deferred_at_qos_0_takes_room_in_the_journal_as_everything_does(store: Store) -> None:
+    with memory_store(limits=Limits(journal_bytes=1)) as full:
+        bench = Bench(deferring([]), full)
+        async with bench.serving():
+            for number in range(2):
+                bench.send("P/Commands/scan", {"number": number}, qos=0)
+            await bench.until(lambda: bench.troubles)
+        assert full.unfinished_count() == 1
+
+
 async def test_a_ticket_that_nobody_answers_ends_as_a_dead_letter_and_its_caller_is_told(tmp_path: Path) -> None:
     now, tickets = AT, list[str]()
     limits = Limits(journal_age=3600)
@@ -226,6 +325,18 @@ async def test_a_ticket_that_nobody_answers_ends_as_a_dead_letter_and_its_caller
         assert (bench.reasons(), bench.dispatcher.counters.too_old) == (["too old"], 1)
         with pytest.raises(UnknownTicket):
             bench.dispatcher.answer(tickets[0], "late")
+
+
+async def test_a_ticket_from_before_the_clock_was_set_has_no_age(tmp_path: Path) -> None:
+    tickets = list[str]()
+    with open_store(tmp_path) as store:
+        bench = Bench(deferring(tickets), store)
+        async with bench.serving():
+            bench.receive(Received("P/Commands/scan", b"{}", 1, mid=1, received_at=60.0))
+            await anyio.wait_all_tasks_blocked()
+        assert store.expired() == []
+        bench.dispatcher.answer(tickets[0], "done")
+        assert (await bench.answer())["result"] == "done"
 
 
 async def test_tickets_that_cannot_be_looked_through_are_looked_through_later(

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from kepm_plugin.dispatch import Dispatcher, _delivery
+from kepm_plugin.dispatch import Dispatcher
 from kepm_plugin.dispatch._intake import Intake
 from kepm_plugin.dispatch._lane import Lane
-from kepm_plugin.dispatch._outcome import Outcomes
+from kepm_plugin.dispatch._outcome import Outcomes, key_of
 from kepm_plugin.dispatch._tickets import Tickets
 from kepm_plugin.dispatch._window import Seen, Window
 from kepm_plugin.link import Session
@@ -23,9 +23,16 @@ Patch = pytest.MonkeyPatch
 Mutation = Callable[[Patch], None]
 
 
-def nothing(*_: Any, **__: Any) -> Any:
-    """In the place of what is left out."""
-    return None
+def _nothing(*_: object, **__: object) -> None:
+    pass
+
+
+def _yes(_: object) -> bool:
+    return True
+
+
+def _none_of_them(_: object) -> list[Any]:
+    return []
 
 
 # --- acknowledging ----------------------------------------------------------------------------------------------------
@@ -48,7 +55,7 @@ def before_the_commit(patch: Patch) -> None:
         for each in arrived:
             if each.received.qos:
                 each.acknowledge([each.received.mid])
-        take(self, [type(each)(each.lane, each.received, nothing) for each in arrived])
+        take(self, [type(each)(each.lane, each.received, _nothing) for each in arrived])
 
     patch.setattr(Intake, "take", acknowledge_and_take)
 
@@ -69,16 +76,13 @@ def never(patch: Patch) -> None:
     take = Intake.take
 
     def take_alone(self: Any, arrived: Any) -> None:
-        take(self, [type(each)(each.lane, each.received, nothing) for each in arrived])
+        take(self, [type(each)(each.lane, each.received, _nothing) for each in arrived])
 
     patch.setattr(Intake, "take", take_alone)
 
 
 def a_repetition_at_once(patch: Patch) -> None:
-    def always(_: Any) -> bool:
-        return True
-
-    patch.setattr(Seen, "safe", property(always, nothing))
+    patch.setattr(Seen, "safe", property(_yes, _nothing))
 
 
 # --- receiving --------------------------------------------------------------------------------------------------------
@@ -96,10 +100,7 @@ def raising_receive(patch: Patch) -> None:
 
 
 def waiting_ones_handled_twice(patch: Patch) -> None:
-    def none(_: Any) -> list[Any]:
-        return []
-
-    patch.setattr(Lane, "forget_unacknowledged", none)
+    patch.setattr(Lane, "forget_unacknowledged", _none_of_them)
 
 
 def postponed_ones_still_known(patch: Patch) -> None:
@@ -107,7 +108,7 @@ def postponed_ones_still_known(patch: Patch) -> None:
 
     def without_forgetting(self: Any, present: bool) -> None:
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(Window, "forget", nothing)
+            inner.setattr(Window, "forget", _nothing)
             new_session(self, present)
 
     patch.setattr(Dispatcher, "new_session", without_forgetting)
@@ -119,8 +120,8 @@ def postponed_ones_still_known(patch: Patch) -> None:
 def done_without_the_answer(patch: Patch) -> None:
     finish = Store.finish
 
-    def without_answers(self: Any, number: int, answers: Any = ()) -> list[int]:
-        return finish(self, number)
+    def without_answers(self: Store, id: int, answers: object = ()) -> list[int]:  # noqa: A002
+        return finish(self, id)
 
     patch.setattr(Store, "finish", without_answers)
 
@@ -139,15 +140,15 @@ def answer_forgotten_when_it_is_sent(patch: Patch) -> None:
 
 
 def failures_without_a_letter(patch: Patch) -> None:
-    def finish(self: Any, received: Received, *, answers: Any = (), **options: Any) -> Any:
-        return self.finish(options["id"] or 0, answers)
+    def finish(self: Store, received: Received, *, id: int | None = None, answers: Any = (), **_: object) -> list[int]:  # noqa: A002
+        return self.finish(id or 0, answers)
 
     patch.setattr(Store, "bury", finish)
 
 
 def deferred_ones_are_done(patch: Patch) -> None:
-    def finish(self: Any, ticket: str, number: int | None, received: Received) -> None:
-        self.finish(number or 0)
+    def finish(self: Store, ticket: str, id: int | None, received: Received) -> None:  # noqa: A002
+        self.finish(id or 0)
 
     patch.setattr(Store, "defer", finish)
 
@@ -155,11 +156,11 @@ def deferred_ones_are_done(patch: Patch) -> None:
 def another_ticket(patch: Patch) -> None:
     give_out = Tickets.give_out
 
-    def another_one(self: Any, caller: Any, work: Any) -> str:
-        number, work.id = work.id, None
-        ticket = give_out(self, caller, work)
-        work.id = number
-        return ticket + "x"
+    def another_one(self: Any, caller: Any) -> str:
+        number, caller.work.id = caller.work.id, None
+        ticket = give_out(self, caller)
+        caller.work.id = number
+        return ticket
 
     patch.setattr(Tickets, "give_out", another_one)
 
@@ -180,7 +181,7 @@ def replayed_backwards(patch: Patch) -> None:
 
 
 def finished_ones_stay(patch: Patch) -> None:
-    patch.setattr("kepm_plugin.store.remove", nothing)
+    patch.setattr("kepm_plugin.store.remove", _nothing)
 
 
 def spilled_ones_are_skipped(patch: Patch) -> None:
@@ -203,12 +204,10 @@ def waiting_counts_as_a_delivery(patch: Patch) -> None:
 
 
 def dropped_by_content(patch: Patch) -> None:
-    key_of: Any = vars(_delivery)["key_of"]
+    def by_content(lane: Any, received: Received, correlation: object) -> Any:
+        return key_of(lane, received, correlation) or (lane.route.filter, received.payload)
 
-    def by_content(lane: Any, received: Received, named: str | None) -> Any:
-        return key_of(lane, received, named) or (lane.route.filter, repr(received.payload))
-
-    patch.setattr(_delivery, "key_of", by_content)
+    patch.setattr("kepm_plugin.dispatch._delivery.key_of", by_content)
 
 
 def failed_ones_still_known(patch: Patch) -> None:
@@ -216,7 +215,7 @@ def failed_ones_still_known(patch: Patch) -> None:
 
     def without_forgetting(self: Any, *args: Any, **options: Any) -> None:
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(Window, "forget", nothing)
+            inner.setattr(Window, "forget", _nothing)
             bury(self, *args, **options)
 
     patch.setattr(Outcomes, "_bury", without_forgetting)

@@ -16,8 +16,6 @@ EXAMPLES = 40
 
 STEPS = 40
 
-QUIET = [HealthCheck.too_slow, HealthCheck.large_base_example, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-
 SEED = 16
 """Of the programs: with this one each mutant is found within half of them."""
 
@@ -59,6 +57,6 @@ def search(*, journal: bool, keeps: bool, examples: int = EXAMPLES, shrink: bool
                 database=None,
                 deadline=None,
                 report_multiple_bugs=False,
-                suppress_health_check=QUIET,
+                suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
             ),
         )

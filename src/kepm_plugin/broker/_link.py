@@ -19,7 +19,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from ..errors import BrokerRefused, LinkLost
 from ..message import EMPTY, Publication, Received
 from ._client import words
-from ._connection import Connection
+from ._connection import DRAIN, Connection
 from ._options import BrokerAddress, Ending, SessionOptions, Version
 from ._private import held, leave_acknowledging, queue_packets, topic_bytes
 from ._wire import Wire
@@ -48,7 +48,7 @@ class Link:
         self.version: Version = version
         self.certificate = wire.certificate
         self.undecodable = 0
-        self._deliver, self._ack_timeout = deliver, options.ack_timeout
+        self._wire, self._deliver, self._ack_timeout = wire, deliver, options.ack_timeout
         self._batch: list[MQTTMessage | int] = []  # read, not delivered; a number is the id of a QoS 2 one
         self._unacknowledged: dict[int, int] = {}  # packet id -> QoS, of what was read
         self._released: set[int] = set()  # QoS 2: PUBREC is sent, PUBREL not yet seen
@@ -193,7 +193,7 @@ class Link:
         elif message.qos and message.dup and message.mid in self._unacknowledged:
             pass  # NATS repeats on the same connection what is still being worked on
         else:
-            self._batch.append(message)
+            self._take(message)
             if message.qos:
                 self._unacknowledged[message.mid] = 1
 
@@ -204,7 +204,12 @@ class Link:
             self.acknowledge([mid])
         elif mid not in self._unacknowledged:
             self._unacknowledged[mid] = 2
-            self._batch.append(mid)
+            self._take(mid)
+
+    def _take(self, message: MQTTMessage | int) -> None:
+        self._batch.append(message)
+        if len(self._batch) >= DRAIN:  # paho reads as many packets at a time as it has publications in flight
+            self._wire.end_reading()
 
     def _on_publish(
         self, client: Paho, userdata: Any, mid: int, code: ReasonCode, properties: Properties | None

@@ -89,7 +89,7 @@ class Wire:
 
     Attributes:
         dry: The last `recv` found nothing: the next one needs the socket to be readable.
-        spent: The last `recv` gave nothing as the reading has had its share (`start_reading`).
+        spent: The last `recv` gave nothing as the reading has had its share (`start_reading`), or enough.
         ending: How it went, as far as bytes tell.
         certificate: Fingerprint of what the other end has shown.
         trouble: Why reading or writing failed, in plain words.
@@ -100,6 +100,7 @@ class Wire:
         self._data: bytes = b""
         self._read = 0
         self._left: float = math.inf
+        self._enough = False
         self.dry = self.spent = False
         self.ending: Ending = "broken"
         self.trouble = ""
@@ -107,10 +108,17 @@ class Wire:
 
     def start_reading(self, share: int) -> None:
         """Begin a reading that takes about so many bytes off the wire: the last piece is taken whole."""
-        self.dry = self.spent = False
+        self.dry = self.spent = self._enough = False
         self._left = share
 
+    def end_reading(self) -> None:
+        """Give nothing more until the next reading; what was taken off the wire already waits for that."""
+        self._enough = True
+
     def recv(self, size: int) -> bytes:
+        if self._enough:
+            self.spent = True
+            raise BlockingIOError
         if self._read == len(self._data):
             if self._left <= 0:
                 self.spent = True

@@ -34,12 +34,14 @@ class Deliveries:
 
     Attributes:
         sent: QoS 1 and 2 publications that were written to a socket, copies included.
+        sent_qos0: QoS 0 publications that were, echoes among them.
         dropped: Publications of any QoS that the embedded model dropped from a full queue.
         total: Acknowledgements since the agent's start, also those that are not remembered any more.
     """
 
     def __init__(self, kept: int = KEPT) -> None:
         self.sent: Counter[str] = Counter()
+        self.sent_qos0: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.total: Counter[str] = Counter()
         self._kept = kept
@@ -68,6 +70,7 @@ class Deliveries:
         rows = list(kept)[first - forgotten :][:PAGE]
         return {
             "sent": self.sent[plugin_id],
+            "sent_qos0": self.sent_qos0[plugin_id],
             "dropped": self.dropped[plugin_id],
             "total": self.total[plugin_id],
             "first": first,

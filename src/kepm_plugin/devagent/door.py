@@ -40,6 +40,7 @@ class Door:
         self._faults, self._terminal = faults, terminal
         self._tasks: TaskGroup | None = None
         self._accepting: anyio.CancelScope | None = None
+        self._is_open = False
         self._ended = asyncio.Event()
         self._serve: Serve | None = None
         self._is_up: Callable[[], bool] = lambda: True
@@ -62,11 +63,11 @@ class Door:
 
     def open(self) -> None:
         """Accept; nothing where it does already, or where the agent ends."""
-        if self._accepting is not None or self._tasks is None:
+        if self._is_open or self._tasks is None:
             return
         self._sock.listen(WAITING)
-        self._accepting, self._ended = anyio.CancelScope(), asyncio.Event()
-        self._tasks.start_soon(self._accept, self._sock, self._accepting, self._ended, name="gate.accept")
+        self._is_open, self._ended = True, asyncio.Event()
+        self._tasks.start_soon(self._accept, self._sock, self._ended, name="gate.accept")
 
     async def shut(self) -> None:
         """Close the port, so that the system refuses connections; the number is kept."""
@@ -85,17 +86,19 @@ class Door:
         self.open()
 
     async def _close(self) -> None:
-        if self._accepting is not None:
-            self._accepting.cancel()
+        if self._is_open:
+            self._is_open = False
+            if self._accepting is not None:
+                self._accepting.cancel()
             await self._ended.wait()  # the loop must have let go of the socket before its number is free
-            self._accepting = None
         self._sock.close()
 
-    async def _accept(self, sock: socket.socket, scope: anyio.CancelScope, ended: asyncio.Event) -> None:
+    async def _accept(self, sock: socket.socket, ended: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
         try:
-            with scope:
-                while True:
+            # Made here: a fault that is over opens the port from a timer, where there is no task to ask for its loop.
+            with anyio.CancelScope() as self._accepting:
+                while self._is_open:
                     try:
                         connection, peer = await loop.sock_accept(sock)
                     except OSError as exc:
@@ -107,6 +110,7 @@ class Door:
                         return
                     self._tasks.start_soon(self._welcome, connection, peer, name="gate.connection")
         finally:
+            self._accepting = None
             ended.set()
 
     async def _welcome(self, connection: socket.socket, peer: tuple[str, int]) -> None:

@@ -16,7 +16,7 @@ from kepm_plugin.devagent.ends import READ, End, first_packets, leave, reset
 from kepm_plugin.devagent.faults import HalfOpen, Reset, Slow
 from kepm_plugin.devagent.host import Host
 from kepm_plugin.devagent.outlet import STEPS, Outlet, Queue
-from kepm_plugin.devagent.packets import V5, Packet, read_properties
+from kepm_plugin.devagent.packets import PUBLISH, V5, Packet, read_properties
 from kepm_plugin.devagent.tampering import Tampering
 from kepm_plugin.devagent.traffic import Crossing
 
@@ -179,6 +179,8 @@ class Passage:
         def sent(packet: Outgoing) -> None:
             if packet.publish is not None:
                 self._outstanding.sent(packet.publish)
+            elif packet.kind == PUBLISH:
+                self._host.deliveries.sent_qos0[self.plugin_id] += 1
 
         def dropped() -> None:
             self._host.deliveries.dropped[self.plugin_id] += 1

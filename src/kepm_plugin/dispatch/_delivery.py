@@ -101,10 +101,11 @@ class Delivery:
             return
         value, correlation = decoded if isinstance(decoded, Decoded) else (decoded, None)
         named = identity(correlation, received)
-        if work.seen is None and (key := key_of(lane, received, named)) is not None:
-            seen, repeated = self._window.enter(key, received if lane.route.spec.handler.dedupe is None else None)
+        if work.seen is None and (key := key_of(lane, received, correlation)) is not None:
+            who = hash((named, received.correlation_data, received.response_topic))
+            seen, repeated = self._window.enter(key, received, who, equal=lane.route.spec.handler.dedupe is None)
             if repeated:
-                self._outcomes.repeated(lane, work, seen)
+                self._outcomes.repeated(lane, work, seen, who)
                 return
             work.seen, seen.safe = seen, work.id is not None
         caller = None if lane.route.response is None else CommandCaller(self._tickets, lane, work, correlation)
@@ -124,11 +125,11 @@ class Delivery:
 
         def ended(outcome: object) -> None:
             seconds = time.monotonic() - started
-            if caller is None:
-                self._outcomes.ended(lane, work, correlation, outcome, seconds)
-            else:
-                self._tickets.ended(caller)
-                self._outcomes.ended(lane, work, correlation, outcome, seconds, caller.ticket, answered=caller.answered)
+            if caller is not None:
+                caller.over = True
+            self._outcomes.ended(lane, work, correlation, outcome, seconds)
+            if work.ticket is not None:
+                self._tickets.ended(work)
 
         with holding_settings(self._plugin):
             await lane.call(message, ended)

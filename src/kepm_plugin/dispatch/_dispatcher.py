@@ -223,11 +223,7 @@ class Dispatcher:
     # --- to the handlers ----------------------------------------------------------------------------------------------
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Run the lanes until `close`; ends when the last running call has ended.
-
-        Raises:
-            StoreError: The journal cannot be read back.
-        """
+        """Run the lanes until `close`; ends when the last running call has ended."""
         try:
             async with bare_task_group() as outer:
                 outer.start_soon(self._write_again, name="kepm.journal")
@@ -273,6 +269,8 @@ class Dispatcher:
             await self._stuck.wait()
             await anyio.sleep(RETRY)
             self._stuck = anyio.Event()
+            for lane in self._lanes:
+                self._refill_if_low(lane)
             journalled = self._intake.write_again()
             if not (self._outcomes.ends.write_again() and journalled):
                 self._stuck.set()
@@ -287,7 +285,7 @@ class Dispatcher:
                 expired = []
             for number, received in expired:
                 self._outcomes.too_old(self._command_of(received.topic), Work(received, id=number))
-            await anyio.sleep(SWEEP)
+            await anyio.sleep(RETRY if len(expired) == PART else SWEEP)
 
     async def _work(self, lane: Lane) -> None:
         while (work := await lane.next()) is not None:
@@ -308,12 +306,18 @@ class Dispatcher:
                 self._later.postpone(lane, work, remaining(work))
                 self.counters.dropped += self._closed and not work.received.qos
             if lane.low:
-                if lane.spilled_from is not None:
-                    self._refill(lane, lane.spilled_from)
+                self._refill_if_low(lane)
                 self._pressure.shrunk(lane)
             if time.monotonic() - self._burst_since > BURST:
                 await anyio.lowlevel.checkpoint()
                 self._burst_since = time.monotonic()
+
+    def _refill_if_low(self, lane: Lane) -> None:
+        if lane.low and lane.spilled_from is not None:
+            try:
+                self._refill(lane, lane.spilled_from)
+            except StoreError as exc:  # It is tried again with whatever else the disk owes us.
+                self._trouble("store", str(exc))
 
     def _refill(self, lane: Lane, first: int) -> None:
         before = len(lane)

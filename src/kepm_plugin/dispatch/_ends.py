@@ -49,6 +49,7 @@ class Ends:
         self.answer, self._trouble = answer, trouble
         self._unwritten: deque[_Unwritten] = deque()
         self._bytes = 0
+        self._writing = False
 
     def write(self, work: Work, publication: Publication | None, write: Write, size: int) -> None:
         """Write an end and send its answer; `size` is what it takes in memory while it cannot be written."""
@@ -68,7 +69,8 @@ class Ends:
         self._answer_kept(publication, kept)
         self.acknowledge(work)
         if self._unwritten:
-            self.write_again()
+            if not self._writing:  # else what repeats a message would be ended inside the end of that one, and so on
+                self.write_again()
         else:
             self._trouble("store", None)
 
@@ -80,6 +82,13 @@ class Ends:
         """
         if not self._unwritten:
             return True
+        self._writing = True
+        try:
+            return self._write_all()
+        finally:
+            self._writing = False
+
+    def _write_all(self) -> bool:
         while self._unwritten:
             end = self._unwritten[0]
             publication = end.answer
@@ -104,4 +113,4 @@ class Ends:
         if work.acknowledge is not None:
             work.acknowledge([work.received.mid])
         if work.seen is not None:
-            work.seen.ended()
+            work.seen.end()

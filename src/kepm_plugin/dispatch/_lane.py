@@ -46,6 +46,14 @@ class Work:
     """How often its handler has failed."""
     due: float | None = None
     """Not to be tried before this time, in seconds since the epoch."""
+    ticket: str | None = None
+    """Given out for a later answer."""
+    answered: bool = False
+    """Its caller has the answer already, by the ticket."""
+    deferred: bool = False
+    """Its handler has ended and left the answer for later."""
+    stored: bool = False
+    """Its ticket is in the journal."""
     seen: Seen | None = None
     """Its entry in the window of identities, where it has an identity."""
     gone: bool = False
@@ -121,7 +129,8 @@ class Lane:
             waiting.received = received
             return 1
         dropped = 0
-        while self.full:
+        # What lies in the journal is read back when there is room; a flood at QoS 0 must not keep it out.
+        while self.full or (self.spilled_from is not None and self._size >= LOW // 2):
             oldest = next(iter(self._droppable), None)
             if self._overflow == "drop_new" or oldest is None:
                 return dropped + 1

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from kepm_plugin.contract import Contract
-from kepm_plugin.errors import BadTopic, PayloadMismatch, Rejected, Retry, StoreError
-from kepm_plugin.message import Publication, Received, correlation_of, encode_json
+from kepm_plugin.errors import BadPayload, BadTopic, PayloadMismatch, Rejected, Retry, StoreError
+from kepm_plugin.message import Publication, Received, correlation_of, decode_json, encode_json
 from kepm_plugin.store import Keep, Store
 from kepm_plugin.topics import covers
 
@@ -17,7 +17,7 @@ from ._counters import Counters
 from ._ends import Answer, Ends, Trouble
 from ._lane import LIMIT, Lane, Work, size_of
 from ._later import backoff
-from ._window import Key, Seen, Window
+from ._window import Key, Seen, Window, key
 
 log = logging.getLogger("kepm_plugin.dispatch")
 
@@ -61,23 +61,34 @@ class Outcomes:
         log.warning("message.mismatched", extra=self._where(lane, work) | {"reason": reason})
         self._bury(lane, work, correlation, "payload mismatch", reason, answer=reason)
 
-    def repeated(self, lane: Lane, work: Work, seen: Seen) -> None:
+    def repeated(self, lane: Lane, work: Work, seen: Seen, caller: int) -> None:
         """End a message that repeats one; who asks again is answered again, once there is an answer.
 
-        Where that one is in memory alone, a kill would lose both: this one is then kept until that one has ended.
+        Where that one is in memory alone, a kill would lose both: this one is then kept until that one has ended. So is
+        one whose caller would not know the other one's answer for its own.
         """
-        if seen.safe or not work.received.qos:
-            self._end_repeated(lane, work, seen.answer)
+        waits = not seen.ended and lane.route.response is not None and caller != seen.caller
+        if not waits and (seen.safe or not work.received.qos):
+            self._end_repeated(lane, work, seen, answers=True)
         elif len(seen.behind) < LIMIT:
             # What is in the journal was promised an answer that survives a kill; for others one will do.
-            seen.behind.append(lambda: self._end_repeated(lane, work, None if work.id is None else seen.answer))
+            answers = waits or work.id is not None
+            seen.behind.append(lambda: self._end_repeated(lane, work, seen, answers=answers))
         else:
             self.counters.refused += 1
 
-    def _end_repeated(self, lane: Lane, work: Work, answer: bytes | None) -> None:
+    def _end_repeated(self, lane: Lane, work: Work, seen: Seen, *, answers: bool) -> None:
         self.counters.duplicates += 1
         log.info("message.duplicate", extra=self._where(lane, work))
-        self._finish(lane, work, answer)
+        self._finish(lane, work, self._again(work, seen) if answers else None)
+
+    def _again(self, work: Work, seen: Seen) -> bytes | None:
+        """Return the answer of the message that this one repeats, with this one's correlation id."""
+        if seen.answer is None:
+            return None
+        answer = decode_json(seen.answer)
+        answer[self._contract.correlation_field] = echoed(self._correlation(work), work.received)
+        return encode_json(answer)
 
     def crashed(self, lane: Lane, work: Work) -> None:
         """End a message that has ended the process so often that it is not handled again."""
@@ -109,14 +120,9 @@ class Outcomes:
         correlation: object,
         outcome: object,
         seconds: float,
-        ticket: str | None = None,
-        *,
-        answered: bool = False,
     ) -> None:
-        """End a message with what its handler returned, a `Failure` or `TimedOut`.
-
-        `ticket` is that of a command whose answer is left for later, `answered` says that it came already.
-        """
+        """End a message with what its handler returned, a `Failure` or `TimedOut`, or put it off."""
+        answered = work.answered
         where = self._where(lane, work) | {"seconds": round(seconds, 3)}
         failure = outcome.error if isinstance(outcome, Failure) else None
         if isinstance(outcome, TimedOut):
@@ -133,8 +139,8 @@ class Outcomes:
             self._finish(lane, work, None if answered else self._no(work.received, correlation, str(failure)))
         elif failure is not None:
             self._failed(lane, work, correlation, failure, where, answered=answered)
-        elif ticket is not None:
-            self._deferred(lane, work, ticket, outcome, where, answered=answered)
+        elif work.ticket is not None:
+            self._deferred(lane, work, work.ticket, outcome, where)
         elif lane.route.response is None:
             self.counters.handled += 1
             log.debug("handler.done", extra=where)
@@ -185,20 +191,25 @@ class Outcomes:
             except StoreError as exc:  # It is tried again all the same; only a later run would not know of it.
                 self._trouble("store", str(exc))
 
-    def _deferred(
-        self, lane: Lane, work: Work, ticket: str, result: object, where: dict[str, object], *, answered: bool
-    ) -> None:
+    def _deferred(self, lane: Lane, work: Work, ticket: str, result: object, where: dict[str, object]) -> None:
         self.counters.handled += 1
         if result is not None:
             log.warning("handler.result_ignored", extra=where | {"reason": "the answer was left for later by defer()"})
-        if answered:
+        if work.answered:
             log.info("handler.done", extra=where)
             self._finish(lane, work, None)
             return
         log.info("handler.deferred", extra=where)
+        work.deferred = True
+        seen, work.seen = work.seen, None  # what repeats it waits for the answer, unless the disk has it
 
         def write(answers: Sequence[Publication] = ()) -> list[int]:
+            if work.answered:  # while it could not be written
+                return [] if work.id is None else self._store.finish(work.id, answers)
             self._store.defer(ticket, work.id, work.received)
+            work.stored = True
+            if seen is not None:
+                seen.safe = True
             return []
 
         self.ends.write(work, None, write, size_of(work.received))
@@ -208,6 +219,7 @@ class Outcomes:
     def answer_early(self, lane: Lane, work: Work, correlation: object, result: object) -> None:
         """Send the answer of a command whose handler still runs, and will end the message."""
         payload = self._payload(correlation, work.received, result)
+        work.answered = True  # before anything is written: that may write what is owed, the end of this one among it
         self._window.answered(work.seen, payload)
         if (publication := self.response(lane, work, payload)) is None:
             return
@@ -223,7 +235,7 @@ class Outcomes:
 
     def answer_late(self, lane: Lane, work: Work, correlation: object, result: object) -> None:
         """End a command by its ticket."""
-        work.seen = self._window.find(key_of(lane, work.received, identity(correlation, work.received)))
+        work.seen = self._window.find(key_of(lane, work.received, correlation))
         self._finish(lane, work, self._payload(correlation, work.received, result))
 
     def _payload(self, correlation: object, received: Received, result: object) -> bytes:
@@ -236,10 +248,12 @@ class Outcomes:
     def _bury(
         self, lane: Lane | None, work: Work, correlation: object, reason: str, details: str, *, answer: str | None
     ) -> None:
-        self._window.forget(work.seen)
         publication = None
         if lane is not None and answer is not None:
-            publication = self.response(lane, work, self._no(work.received, correlation, answer))
+            payload = self._no(work.received, correlation, answer)
+            publication = self.response(lane, work, payload)
+            self._window.answered(work.seen, payload)  # for whoever waits for the same
+        self._window.forget(work.seen)
         details = self._redact(details, DETAILS)
 
         def write(answers: Sequence[Publication] = ()) -> list[int]:
@@ -270,7 +284,10 @@ class Outcomes:
     def _no(self, received: Received, correlation: object, error: str) -> bytes:
         # A reason may quote a secret, and answers are stored until they are sent; or a name that is no Unicode.
         text = self._redact(error, DETAILS).encode("utf-8", "replace").decode()
-        return encode_json(self._contract.answer_error(echoed(correlation, received), text))
+        try:
+            return encode_json(self._contract.answer_error(echoed(correlation, received), text))
+        except BadPayload:  # one that can be read, but is nested too deeply to be written
+            return encode_json(self._contract.answer_error(None, text))
 
     def response(self, lane: Lane, work: Work, payload: bytes) -> Publication | None:
         """Return a publication for whoever sent a command; None for a topic, and where its topic is impossible."""
@@ -279,7 +296,11 @@ class Outcomes:
         received = work.received
         wanted = received.response_topic
         # MQTT 5.0, section 4.10. Only below our own `Responses`: a caller must not choose where else we publish.
-        if wanted is None or set("+#").intersection(wanted) or not any(covers(one, wanted) for one in self._responses):
+        if (
+            wanted is None
+            or set("+#\0").intersection(wanted)
+            or not any(covers(one, wanted) for one in self._responses)
+        ):
             try:
                 wanted = lane.route.response.topic(self._plugin_id, lane.params(received.topic))
             except BadTopic as exc:  # a level of the command's topic was empty
@@ -296,16 +317,28 @@ def identity(correlation: object, received: Received) -> str | None:
     """Return the caller's identity of a command as text: from its payload, or else from MQTT 5's correlation data."""
     if correlation is None:
         return None if received.correlation_data is None else received.correlation_data.decode(errors="replace")
-    return correlation if isinstance(correlation, str) else encode_json(correlation).decode()
+    return correlation if isinstance(correlation, str) else _text(correlation)
 
 
-def key_of(lane: Lane, received: Received, named: str | None) -> Key | None:
-    """Return what identifies a message to a handler, None where nothing does; `named` is its `identity`."""
+def _text(value: object) -> str | None:
+    try:
+        return encode_json(value).decode()
+    except BadPayload:  # nested too deeply to be written
+        return None
+
+
+def key_of(lane: Lane, received: Received, correlation: object) -> Key | None:
+    """Return what identifies a message to a handler, None where nothing does; `correlation` is that of its payload."""
     field = lane.route.spec.handler.dedupe
     if field is not None:
         value = correlation_of(received.payload, field)
-        named = None if value is None else encode_json(value).decode()
-    return None if named is None else (lane.route.filter, named)
+        named = None if value is None else _text(value)
+    elif correlation is None:  # Two that are no text, or not the same text, must not be taken for one.
+        data = received.correlation_data
+        return None if data is None else key(lane.route.filter, b"data:" + data)
+    else:
+        named = identity(correlation, received)
+    return None if named is None else key(lane.route.filter, named.encode("utf-8", "surrogatepass"))
 
 
 def echoed(correlation: object, received: Received) -> Any:

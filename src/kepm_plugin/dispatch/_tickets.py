@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 from kepm_plugin.contract import Contract
-from kepm_plugin.errors import UnknownTicket
+from kepm_plugin.errors import PluginDefinitionError, UnknownTicket
 from kepm_plugin.message import Publication, correlation_of, encode_json
 from kepm_plugin.store import Store
 
@@ -21,20 +21,21 @@ SendSoon = Callable[[Publication], None]
 class CommandCaller:
     """The `Caller` of one command that is being handled."""
 
-    __slots__ = ("_correlation", "_lane", "_tickets", "_work", "answered", "ticket")
+    __slots__ = ("_correlation", "_lane", "_tickets", "over", "work")
 
     def __init__(self, tickets: "Tickets", lane: Lane, work: Work, correlation: object) -> None:
-        self._tickets, self._lane, self._work, self._correlation = tickets, lane, work, correlation
-        self.ticket: str | None = None
-        """Given out by `defer`."""
-        self.answered = False
-        """Answered by its ticket, before the handler has ended."""
+        self._tickets, self._lane, self.work, self._correlation = tickets, lane, work, correlation
+        self.over = False
+        """The handler has ended; a thread of its own may still run."""
 
     def defer(self) -> str:
         """Return the ticket; may be called from a handler's thread."""
-        if self.ticket is None:
-            self.ticket = self._tickets.give_out(self, self._work)
-        return self.ticket
+        if self.over:
+            raise PluginDefinitionError(
+                f"message.defer() on {self.work.received.topic!r}: its handler has ended, and so the command has been "
+                "answered; call it in 'handle', before the timeout"
+            )
+        return self._tickets.give_out(self)
 
     async def progress(self, report: object) -> None:
         """Send an interim report."""
@@ -47,12 +48,11 @@ class CommandCaller:
             self._tickets.send_soon(publication)
 
     def _report(self, report: object) -> Publication | None:
-        return self._tickets.report(self._lane, self._work, self._correlation, report)
+        return self._tickets.report(self._lane, self.work, self._correlation, report)
 
     def answer(self, result: object) -> None:
         """Answer now; the handler's end then sends nothing more."""
-        self._tickets.outcomes.answer_early(self._lane, self._work, self._correlation, result)
-        self.answered = True
+        self._tickets.outcomes.answer_early(self._lane, self.work, self._correlation, result)
 
 
 class Tickets:
@@ -63,16 +63,19 @@ class Tickets:
         self.send, self.send_soon = send, send_soon
         self._open: dict[str, CommandCaller] = {}
 
-    def give_out(self, caller: CommandCaller, work: Work) -> str:
-        """Return a ticket; of a journalled message always the same one, whichever run handles it."""
-        ticket = uuid4().hex if work.id is None else f"{work.id}-{self._store.identity}"
-        self._open[ticket] = caller
-        return ticket
+    def give_out(self, caller: CommandCaller) -> str:
+        """Return a message's ticket: always the same one; of a journalled message whichever run handles it."""
+        work = caller.work
+        if work.ticket is None:
+            work.ticket = uuid4().hex if work.id is None else f"{work.id}-{self._store.identity}"
+        self._open[work.ticket] = caller
+        return work.ticket
 
-    def ended(self, caller: CommandCaller) -> None:
-        """Note that a command's handler has ended: from here on its ticket is in the journal, or void."""
-        if caller.ticket is not None:
-            self._open.pop(caller.ticket, None)
+    def ended(self, work: Work) -> None:
+        """Note that a handler has ended: unless it is tried again, its ticket is in the journal now, or void."""
+        unwritten = work.deferred and not (work.stored or work.answered)
+        if work.ticket is not None and work.due is None and not unwritten:
+            self._open.pop(work.ticket, None)
 
     def report(self, lane: Lane, work: Work, correlation: object, report: object) -> Publication | None:
         """Return an interim report; None where its topic is impossible."""
@@ -88,7 +91,10 @@ class Tickets:
             StoreError: The tickets cannot be read.
         """
         caller = self._open.get(ticket)
-        if caller is not None and not caller.answered:
+        if caller is not None and caller.work.stored:  # later than its handler has ended
+            del self._open[ticket]
+            caller = None
+        if caller is not None and not caller.work.answered:
             caller.answer(result)
             return
         found = None if caller is not None else self._store.deferred(ticket)

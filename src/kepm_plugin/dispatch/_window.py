@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import islice
 from typing import Final
 
 from kepm_plugin.message import Received
@@ -15,8 +17,19 @@ ENTRIES: Final = 10_000
 ANSWER_BYTES: Final = 4 * 2**20
 """Bytes of the answers that are remembered with them, so that whoever asks again is answered again."""
 
-Key = tuple[str, str]
-"""Filter of the handler, and identity."""
+PRUNED: Final = 100
+"""Entries that are looked at for each new one."""
+
+Key = tuple[str, bytes]
+"""Filter of the handler, and identity: as it is where it is short, else its digest."""
+
+LONG: Final = 64
+"""Bytes of an identity above which its digest stands for it."""
+
+
+def key(topic_filter: str, identity: bytes) -> Key:
+    """Return the key of an identity to one handler."""
+    return topic_filter, identity if len(identity) <= LONG else sha256(identity).digest()
 
 
 @dataclass(slots=True, eq=False)
@@ -25,17 +38,21 @@ class Seen:
 
     key: Key
     content: int
+    caller: int
+    """Who waits for the answer, as a hash: whoever has the same knows the same answer for its own."""
     at: float
     answer: bytes | None = None
     """What its caller was told; None while it is handled, and where nobody asked."""
     safe: bool = False
     """It is on disk, or has ended: were the process killed, what repeats it would not be missed."""
+    ended: bool = False
+    """Nothing more comes of it."""
     behind: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
-    """How to end what repeats it, once it is safe."""
+    """How to end what repeats it and has to wait for its end."""
 
-    def ended(self) -> None:
+    def end(self) -> None:
         """End what repeats a message that has ended."""
-        self.safe = True
+        self.safe = self.ended = True
         behind, self.behind = self.behind, []
         for end in behind:
             end()
@@ -53,21 +70,23 @@ class Window:
         self._entries: dict[Key, Seen] = {}
         self._bytes = 0
 
-    def enter(self, key: Key, received: Received | None) -> tuple[Seen, bool]:
+    def enter(self, key: Key, received: Received, caller: int, *, equal: bool) -> tuple[Seen, bool]:
         """Return the entry of a message, and whether it is that of an earlier one, which this one repeats.
 
         Args:
             key: Its identity.
-            received: The message, where it has to be equal as well.
+            received: The message.
+            caller: Who waits for its answer, as in `Seen`.
+            equal: Whether one that repeats it has to be equal as well.
         """
         now = self._clock()
         self._prune(now - WINDOW)
-        content = 0 if received is None else hash((received.topic, received.payload))
+        content = hash((received.topic, received.payload)) if equal else 0
         seen = self._entries.get(key)
         if seen is not None and seen.content == content:
             return seen, True
         self.forget(seen)
-        seen = self._entries[key] = Seen(key, content, now)
+        seen = self._entries[key] = Seen(key, content, caller, now)
         return seen, False
 
     def find(self, key: Key | None) -> Seen | None:
@@ -87,8 +106,8 @@ class Window:
             self._bytes -= len(seen.answer or b"")
 
     def _prune(self, oldest: float) -> None:
-        while self._entries:
-            first = next(iter(self._entries.values()))
+        for first in list(islice(self._entries.values(), PRUNED)):
             if first.at >= oldest and len(self._entries) < ENTRIES and self._bytes <= ANSWER_BYTES:
                 return
-            self.forget(first)
+            if not first.behind:  # others wait for its end; they are bounded, too
+                self.forget(first)

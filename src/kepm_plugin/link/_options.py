@@ -21,7 +21,8 @@ class LinkOptions:
     tick: float = 5.0
     quiet: float = 10.0
     """Without anything received for so long, an echo is sent."""
-    echo_timeout: float = 5.0
+    echo_timeout: float = 4.0
+    """With what is quiet, and a reconnect, a link that has died in silence is replaced within 15 s."""
 
 
 def delays(first: float, limit: float) -> Iterator[float]:

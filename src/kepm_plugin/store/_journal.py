@@ -52,11 +52,7 @@ class Journal:
         Raises:
             StoreError: They could not be written, or the journal is full.
         """
-        if self.bytes >= self._limit:
-            raise StoreError(
-                f"the journal holds {self.count} messages and is full ({self.bytes} bytes); nothing more "
-                "is acknowledged until handlers have caught up: make them quicker, or give them more `concurrency`"
-            )
+        self._check_room()
         sizes = [tables.size_of(received) for received in batch]
         with self._database.commit("journal messages") as db:
             ids = [
@@ -66,6 +62,13 @@ class Journal:
         self.count += len(ids)
         self.bytes += sum(sizes)
         return [Journalled(number, received, 1) for number, received in zip(ids, batch, strict=True)]
+
+    def _check_room(self) -> None:
+        if self.bytes >= self._limit:
+            raise StoreError(
+                f"the journal holds {self.count} messages and is full ({self.bytes} bytes); nothing more "
+                "is acknowledged until handlers have caught up: make them quicker, or give them more `concurrency`"
+            )
 
     def unfinished(self, after: int) -> list[Journalled]:
         """Return the next few messages that an earlier run left behind a number, in the order of arrival."""
@@ -97,11 +100,16 @@ class Journal:
     def postpone(self, id: int, attempts: int, due: float) -> None:  # noqa: A002
         """Note that a message's handler has failed so often, and when it is tried again."""
         with self._database.commit("postpone a message") as db:
-            db.execute("UPDATE journal SET attempts = ?, due = ? WHERE id = ?", (attempts, due, id))
+            # This delivery has not ended with the process, and so does not count.
+            db.execute(
+                "UPDATE journal SET attempts = ?, due = ?, begun = max(begun - 1, 1) WHERE id = ?", (attempts, due, id)
+            )
 
     def defer(self, ticket: str, id: int | None, received: Received) -> None:  # noqa: A002
         """Keep a message until its ticket is answered; it waits for no handler any more."""
         size = tables.size_of(received)
+        if id is None:
+            self._check_room()
         with self._database.commit("defer a message") as db:
             if id is not None:
                 db.execute("UPDATE journal SET ticket = ? WHERE id = ?", (ticket, id))
@@ -120,9 +128,8 @@ class Journal:
     def expired(self, before: float, limit: int) -> list[tuple[int, Received]]:
         """Return deferred messages that were received before a time, oldest first, with their ids."""
         with self._database.read("read old tickets") as db:
-            return [
-                (number, tables.from_row(message)) for number, *message in db.execute(tables.EXPIRED, (before, limit))
-            ]
+            found = db.execute(tables.EXPIRED, (tables.CLOCK_IS_SET, before, limit))
+            return [(number, tables.from_row(message)) for number, *message in found]
 
     def forget(self, size: int | None) -> None:
         """Take a removed message out of the totals, once the commit has succeeded."""

@@ -97,9 +97,10 @@ class Kept:
         return found
 
     def expire(self) -> list[int]:
-        """Forget what is too old and no answer; return the ids, ascending."""
+        """Forget what is too old and no answer; return the ids, ascending. What has no known age stays."""
+        ages = (tables.CLOCK_IS_SET, self._now() - self._max_age)
         with self._database.read("read old publications") as db:
-            ids = [row[0] for row in db.execute(tables.KEPT_EXPIRED, (Keep.ANSWER, self._now() - self._max_age))]
+            ids = [row[0] for row in db.execute(tables.KEPT_EXPIRED, (Keep.ANSWER, *ages))]
         if ids:
             self.exchange((), ids)
         return ids

@@ -18,13 +18,13 @@ PUT_BACK_SINCE: Final = f"""SELECT id, size, {_MESSAGE} FROM journal
     WHERE begun = 0 AND id > ? ORDER BY id LIMIT ?"""  # noqa: S608  constants
 TICKET: Final = f"SELECT id, {_MESSAGE} FROM journal WHERE ticket = ?"  # noqa: S608  constants
 EXPIRED: Final = f"""SELECT id, {_MESSAGE} FROM journal
-    WHERE ticket IS NOT NULL AND received_at < ? ORDER BY id LIMIT ?"""  # noqa: S608  constants
+    WHERE ticket IS NOT NULL AND received_at > ? AND received_at < ? ORDER BY id LIMIT ?"""  # noqa: S608  constants
 TOTALS: Final = "SELECT count(*), coalesce(sum(size), 0), coalesce(max(id), 0) FROM journal"
 KEPT: Final = """SELECT id, size, topic, payload, qos, retain, correlation_data FROM kept
     WHERE id >= ? ORDER BY id LIMIT ?"""
 KEPT_TOTALS: Final = "SELECT kind, count(*), sum(size) FROM kept GROUP BY kind"
 KEPT_LAST: Final = "SELECT coalesce(max(id), 0) FROM kept"
-KEPT_EXPIRED: Final = "SELECT id FROM kept WHERE kind != ? AND kept_at < ? ORDER BY id"
+KEPT_EXPIRED: Final = "SELECT id FROM kept WHERE kind != ? AND kept_at > ? AND kept_at < ? ORDER BY id"
 _LETTER: Final = f"SELECT id, reason, details, buried_at, deliveries, {_MESSAGE} FROM dead"  # noqa: S608  constants
 DEAD: Final = f"{_LETTER} ORDER BY id"
 LETTER: Final = f"{_LETTER} WHERE id = ?"

@@ -65,6 +65,23 @@ async def test_a_long_reading_gives_others_their_turn(scripted: Any, inbox: Any)
     assert inbox.payloads == [b"%d" % number for number in range(1500)]
 
 
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_a_long_reading_is_no_longer_while_publications_are_in_flight(
+    scripted: Any, inbox: Any, qos: int
+) -> None:
+    """With so many unacknowledged paho would read twenty packets at a time."""
+    async with scripted.session("3.1.1", inbox) as (link, peer):
+        for _ in range(20):
+            link.publish(Publication("p", b"", qos=1))
+        link.pause_reading()
+        peer.send(*(publish("3.1.1", b"a", b"%d" % mid, mid=mid, qos=qos) for mid in range(1, 1501)))
+        await peer.writer.drain()
+        link.resume_reading()
+        await inbox.until(1500)
+    assert max(len(batch) for batch in inbox.batches) <= 512
+    assert inbox.payloads == [b"%d" % mid for mid in range(1, 1501)]
+
+
 async def test_a_long_reading_of_large_messages_ends_after_a_mebibyte(scripted: Any, inbox: Any) -> None:
     payload = b"x" * 16_000
     async with scripted.session("3.1.1", inbox) as (link, peer):
