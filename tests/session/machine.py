@@ -26,11 +26,11 @@ from .world import Disk, World
 class Draft:
     """A message to be sent: to which handler, by which name it is known again, and what comes of it."""
 
-    to: str
-    name: str
-    qos: int
-    waits: str
-    ends: str
+    to: str = "Plain"
+    name: str = "new"
+    qos: int = 1
+    waits: str = "not"
+    ends: str = "ok"
 
 
 DRAFTS = st.builds(

@@ -1,13 +1,13 @@
-"""Mutants: the framework with one mistake each. Whoever reads the table sees what the machine is able to notice."""
+"""Mutants: the framework with one mistake each."""
 # pyright: reportPrivateUsage=false
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from kepm_plugin.dispatch import Dispatcher
+from kepm_plugin.dispatch._ends import Ends
 from kepm_plugin.dispatch._intake import Intake
 from kepm_plugin.dispatch._lane import Lane
 from kepm_plugin.dispatch._outcome import Outcomes, key_of
@@ -126,6 +126,28 @@ def done_without_the_answer(patch: Patch) -> None:
     patch.setattr(Store, "finish", without_answers)
 
 
+def written_later_without_the_answer(patch: Patch) -> None:
+    write_again = Ends.write_again
+
+    def without_answers(self: Any) -> bool:
+        for end in self._unwritten:
+            end.answer = None
+        return write_again(self)
+
+    patch.setattr(Ends, "write_again", without_answers)
+
+
+def early_answer_in_memory_alone(patch: Patch) -> None:
+    early = Outcomes.answer_early
+
+    def unkept(self: Any, lane: Any, work: Any, *args: Any) -> None:
+        number, work.id = work.id, None
+        early(self, lane, work, *args)
+        work.id = number
+
+    patch.setattr(Outcomes, "answer_early", unkept)
+
+
 def answer_forgotten_when_it_is_sent(patch: Patch) -> None:
     pump = Pipeline.pump
 
@@ -229,36 +251,3 @@ def postponed_ones_lose_their_place(patch: Patch) -> None:
         self._blocked = False
 
     patch.setattr(Lane, "postpone", without_blocking)
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A mistake, and the kind of plugin and broker with which it shows."""
-
-    mutate: Mutation
-    journal: bool = True
-    keeps: bool = True
-
-
-MUTANTS = {
-    "acknowledged on the connection that is there": Mutant(wrong_connection, journal=False),
-    "acknowledged before the commit": Mutant(before_the_commit),
-    "acknowledged before the handler": Mutant(before_the_handler, journal=False),
-    "never acknowledged": Mutant(never),
-    "a repetition of what is in memory alone is acknowledged at once": Mutant(a_repetition_at_once, journal=False),
-    "receive raises": Mutant(raising_receive),
-    "what waits is handled, and handled again when it is sent again": Mutant(waiting_ones_handled_twice, journal=False),
-    "what is sent again is taken for a repetition": Mutant(postponed_ones_still_known, journal=False),
-    "done in a commit without the answer": Mutant(done_without_the_answer, keeps=False),
-    "an answer is forgotten when it is sent": Mutant(answer_forgotten_when_it_is_sent),
-    "a failure leaves no dead letter": Mutant(failures_without_a_letter),
-    "deferred is done": Mutant(deferred_ones_are_done),
-    "another ticket at each delivery": Mutant(another_ticket),
-    "replayed backwards": Mutant(replayed_backwards),
-    "what is done stays in the journal": Mutant(finished_ones_stay),
-    "what does not fit in memory is skipped": Mutant(spilled_ones_are_skipped, keeps=False),
-    "given up after one delivery": Mutant(waiting_counts_as_a_delivery),
-    "a repetition by its content": Mutant(dropped_by_content),
-    "a repetition of what failed": Mutant(failed_ones_still_known),
-    "put off, and passed by others": Mutant(postponed_ones_lose_their_place),
-}

@@ -175,9 +175,8 @@ class Process:
 
     def bury(self) -> Path:
         """Clear away what has ended, and look whether it should have left what it left; return the folder."""
-        if self.alive and self.task.done():
-            outcome = self.task.result()
-            assert outcome.error is None, outcome
+        if self.alive and self.task.done() and (error := self.task.exception() or self.task.result().error):
+            self.ledger.complain(f"the plugin crashed: {error!r}")
         self.loop.set_exception_handler(self._unheard)
         self.task.cancel()
         self.loop.finish(self._end())
