@@ -234,15 +234,24 @@ class Connection:
 
     @contextmanager
     def _calling_paho(self) -> Generator[None]:
-        """An error inside means that the connection is unusable; it goes on to the event loop's handler."""
-        usable = False
+        """An error, inside or afterwards, means that the connection is unusable; the event loop's handler gets it."""
+        try:
+            with self._or_lost("the MQTT library failed on what the broker sent"):
+                yield
+        finally:
+            # Else the broker would wait for acknowledgements that never come, and nobody would notice.
+            with self._or_lost("what the broker sent could not be handed over"):
+                self._after()
+
+    @contextmanager
+    def _or_lost(self, reason: str) -> Generator[None]:
+        done = False
         try:
             yield
-            usable = True
+            done = True
         finally:
-            if not usable:
-                self.close("the MQTT library failed on what the broker sent")
-            self._after()
+            if not done:
+                self.close(reason)
 
     # --- paho's hooks -----------------------------------------------------------------------------------------------
 
