@@ -762,6 +762,23 @@ async def test_an_end_that_could_not_be_written_is_written_later_and_the_message
     assert set(bench.reasons()) == ({"failed"} if isinstance(result, Exception) else set())
 
 
+async def test_an_answer_that_the_broker_has_not_got_when_its_end_is_written_is_kept_with_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the message would be done and the answer lost, were the process killed before the link is back."""
+    monkeypatch.setattr("kepm_plugin.dispatch._dispatcher.RETRY", 0.001)
+    bench = Bench(commanding(lambda message: "done"), store)
+    bench.link_up = False
+    async with bench.serving():
+        with monkeypatch.context() as patch:
+            failing(store, patch, "finish")
+            bench.send("P/Commands/scan")
+            await bench.answer()
+        await bench.until(lambda: store.unfinished_count() == 0)
+    ((_, kept),) = store.kept()
+    assert [each.payload for each in bench.answers] == [kept.payload] * 2
+
+
 async def test_without_a_journal_what_could_not_be_buried_is_acknowledged_when_it_is(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ import anyio
 import pytest
 import trio.testing
 
-from kepm_plugin import Handler, Message, Plugin, Rejected
+from kepm_plugin import Handler, Message, Plugin, Rejected, Retry
 from kepm_plugin.dispatch._window import ANSWER_BYTES, ENTRIES, WINDOW, Seen, Window, key
 from kepm_plugin.message import Received
 from kepm_plugin.store import Store
@@ -165,6 +165,53 @@ async def test_what_is_still_being_handled_is_answered_once_by_its_handler(store
         await anyio.wait_all_tasks_blocked()
     assert len(bench.answers) == 1
     assert bench.dispatcher.counters.duplicates == 1
+
+
+@pytest.mark.parametrize(("journal", "qos"), [(False, 1), (True, 0)], ids=["no-journal", "qos-0"])
+async def test_what_repeats_one_that_is_in_memory_alone_is_kept_until_that_one_has_ended(
+    store: Store, *, journal: bool, qos: int
+) -> None:
+    """Were the process killed in between, both would be lost, and one of them was acknowledged."""
+    kind, gates = fresh(journal=journal), Gates()
+
+    @kind.command("scan")
+    class Scan(Handler[Plugin]):
+        concurrency = 2
+
+        async def handle(self, message: Message[JSON]) -> None:
+            await gates.pass_through("scan")
+
+    bench = Bench(kind, store)
+    async with bench.serving():
+        mids = [bench.send(COMMAND, {"correlationId": "7"}, qos=each) for each in (qos, 1)]
+        await anyio.wait_all_tasks_blocked()
+        assert bench.dispatcher.counters.duplicates == 0
+        assert (bench.acknowledged, store.unfinished_count()) == ((mids[1:], 1) if journal else ([], 0))
+        await gates.open("scan")
+        await bench.until(lambda: bench.dispatcher.counters.duplicates)
+        await anyio.wait_all_tasks_blocked()
+    assert (bench.acknowledged, store.unfinished_count()) == (mids[1:] if journal else mids, 0)
+
+
+async def test_what_is_put_off_and_sent_again_over_a_new_session_repeats_nothing(store: Store) -> None:
+    outcomes: list[Exception | str] = [Retry(after=60), "done"]
+
+    def handle(message: Message[JSON]) -> str:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    kind = commanding(handle)
+    kind.journal = False
+    bench = Bench(kind, store)
+    async with bench.serving():
+        bench.send(COMMAND, {"correlationId": "7"})
+        await anyio.wait_all_tasks_blocked()
+        bench.dispatcher.new_session(True)
+        mid = bench.send(COMMAND, {"correlationId": "7"})
+        assert (await bench.answer())["result"] == "done"
+        await bench.until(lambda: bench.acknowledged == [mid])
 
 
 async def test_what_failed_is_handled_when_it_is_sent_again(store: Store) -> None:

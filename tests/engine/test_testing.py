@@ -1,7 +1,7 @@
 """What `hosted()` tells the author of a test: slips, answers that do not come, and what failed in the plugin."""
 
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,7 +12,8 @@ import pytest
 
 from kepm_plugin import Change, Handler, Message, Plugin, Publisher, Rejected, Settings, background, every, setting
 from kepm_plugin.errors import BadPayload, NoAnswer, PayloadMismatch, UsageError
-from kepm_plugin.testing import Hosted, hosted
+from kepm_plugin.message import Publication, Received
+from kepm_plugin.testing import Hosted, MemoryBroker, hosted
 
 on_mock_clock = pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
 
@@ -482,3 +483,24 @@ async def test_so_has_one_that_runs_in_a_thread() -> None:
 async def test_other_objects_of_the_plugin_do_not_check() -> None:
     async with hosted(Typed):
         assert "alarms" not in vars(Typed())
+
+
+async def test_a_session_that_a_confirmation_cuts_takes_nothing_more() -> None:
+    """What waits is then the next one's, and would be lost to it."""
+    broker, got = MemoryBroker(), list[bytes]()
+
+    def deliver(batch: Sequence[Received]) -> None:
+        got.extend(received.payload for received in batch)
+
+    async with broker.connect("P", lambda _: None, clean=False) as session:
+        await session.subscribe(["a"], 1)
+
+        def cut() -> None:
+            broker.route(Publication("a", b"1"))
+            broker.cut("P")
+
+        session.publish(Publication("b", b""), cut)
+        await session.lost()
+    async with broker.connect("P", deliver, clean=False):
+        await anyio.wait_all_tasks_blocked()
+    assert got == [b"1"]

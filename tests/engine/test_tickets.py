@@ -114,6 +114,25 @@ async def test_a_ticket_may_be_answered_before_the_handler_has_ended(store: Stor
     assert (len(bench.answers), store.unfinished_count()) == (1, 0)
 
 
+async def test_an_answer_that_comes_before_the_handler_has_ended_is_kept(store: Store) -> None:
+    """The end of the message holds none any more, and the process may be killed before the broker has it."""
+    kind, gates, tickets = fresh(), Gates(), list[str]()
+
+    @kind.command("scan")
+    class Scan(Handler[Plugin]):
+        async def handle(self, message: Message[JSON]) -> None:
+            tickets.append(message.defer())
+            await gates.pass_through("scan")
+
+    bench = Bench(kind, store)
+    async with bench.serving():
+        bench.send("P/Commands/scan", {"correlationId": "7"})
+        await anyio.wait_all_tasks_blocked()
+        bench.dispatcher.answer(tickets[0], "early")
+        assert [kept for _, kept in store.kept()] == bench.answers
+        await gates.open("scan")
+
+
 @pytest.mark.parametrize(
     ("outcome", "answer"),
     [
