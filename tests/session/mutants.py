@@ -11,7 +11,6 @@ from kepm_plugin.dispatch import Dispatcher
 from kepm_plugin.dispatch._intake import Intake
 from kepm_plugin.dispatch._lane import Lane
 from kepm_plugin.dispatch._outcome import Outcomes, key_of
-from kepm_plugin.dispatch._tickets import Tickets
 from kepm_plugin.dispatch._window import Seen, Window
 from kepm_plugin.link import Session
 from kepm_plugin.message import Received
@@ -153,18 +152,6 @@ def deferred_ones_are_done(patch: Patch) -> None:
     patch.setattr(Store, "defer", finish)
 
 
-def another_ticket(patch: Patch) -> None:
-    give_out = Tickets.give_out
-
-    def another_one(self: Any, caller: Any) -> str:
-        number, caller.work.id = caller.work.id, None
-        ticket = give_out(self, caller)
-        caller.work.id = number
-        return ticket
-
-    patch.setattr(Tickets, "give_out", another_one)
-
-
 # --- the next run -----------------------------------------------------------------------------------------------------
 
 
@@ -253,7 +240,6 @@ MUTANTS = {
     "an answer is forgotten when it is sent": Mutant(answer_forgotten_when_it_is_sent),
     "a failure leaves no dead letter": Mutant(failures_without_a_letter),
     "deferred is done": Mutant(deferred_ones_are_done),
-    "another ticket at each delivery": Mutant(another_ticket),
     "replayed backwards": Mutant(replayed_backwards),
     "what is done stays in the journal": Mutant(finished_ones_stay),
     "what does not fit in memory is skipped": Mutant(spilled_ones_are_skipped, keeps=False),
