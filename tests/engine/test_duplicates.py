@@ -1,5 +1,6 @@
 """What comes twice is handled once, where it says itself that it is the same; content never says so."""
 
+import json
 from typing import Any
 
 import anyio
@@ -10,7 +11,7 @@ from kepm_plugin import Handler, Message, Plugin, Rejected, Retry
 from kepm_plugin.dispatch._window import ANSWER_BYTES, ENTRIES, WINDOW, Seen, Window, key
 from kepm_plugin.message import Received
 from kepm_plugin.store import Store
-from tests.engine.bench import JSON, Bench, Gates, commanding, fresh
+from tests.engine.bench import JSON, Bench, Gates, commanding, failing, fresh
 
 COMMAND = "P/Commands/scan"
 
@@ -283,6 +284,48 @@ async def test_a_deferred_command_that_repeats_is_answered_when_there_is_an_answ
     assert bench.dispatcher.counters.duplicates == 2
 
 
+async def test_what_repeats_a_ticket_that_is_answered_before_it_could_be_written_ends_with_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kepm_plugin.dispatch._dispatcher.RETRY", 0.001)
+    tickets = list[str]()
+    kind = commanding(lambda message: tickets.append(message.defer()))
+    kind.journal = False
+    bench = Bench(kind, store)
+    async with bench.serving():
+        with monkeypatch.context() as patch:
+            failing(store, patch, "defer")
+            mids = [bench.send(COMMAND, {"correlationId": "7"})]
+            await bench.until(lambda: bench.troubles)
+            bench.dispatcher.answer(tickets[0], "later")
+            mids.append(bench.send(COMMAND, {"correlationId": "7"}))
+            await anyio.wait_all_tasks_blocked()
+        await bench.until(lambda: len(bench.acknowledged) == 2)
+    assert (bench.acknowledged, store.unfinished_count()) == (mids, 0)
+    assert [json.loads(each.payload)["result"] for each in bench.answers] == ["later"]
+
+
+async def test_what_repeats_a_deferred_command_waits_for_the_disk_and_not_for_the_answer(store: Store) -> None:
+    kind, gates = fresh(journal=False), Gates()
+
+    @kind.command("scan")
+    class Scan(Handler[Plugin]):
+        concurrency = 2
+
+        async def handle(self, message: Message[JSON]) -> None:
+            message.defer()
+            await gates.pass_through("scan")
+
+    bench = Bench(kind, store)
+    async with bench.serving():
+        mids = [bench.send(COMMAND, {"correlationId": "7"}) for _ in range(2)]
+        await anyio.wait_all_tasks_blocked()
+        assert bench.acknowledged == []
+        await gates.open("scan")
+        await bench.until(lambda: len(bench.acknowledged) == 2)
+    assert (bench.acknowledged, store.unfinished_count()) == (mids, 1)
+
+
 @pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
 async def test_an_identity_is_forgotten_after_a_while(store: Store, clock: trio.testing.MockClock) -> None:
     kind, seen = counting()
@@ -324,7 +367,7 @@ def test_one_whose_end_others_wait_for_is_not_forgotten() -> None:
     now = 0.0
     window = Window(lambda: now)
     seen, _ = entered(window, "1")
-    seen.behind.append(lambda: None)
+    seen.behind.append((True, lambda: None))
     now = 2 * WINDOW
     assert entered(window, "1") == (seen, True)
     seen.end()

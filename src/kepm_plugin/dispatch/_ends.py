@@ -113,4 +113,4 @@ class Ends:
         if work.acknowledge is not None:
             work.acknowledge([work.received.mid])
         if work.seen is not None:
-            work.seen.end()
+            (work.seen.stored if work.stored else work.seen.end)()

@@ -73,7 +73,7 @@ class Outcomes:
         elif len(seen.behind) < LIMIT:
             # What is in the journal was promised an answer that survives a kill; for others one will do.
             answers = waits or work.id is not None
-            seen.behind.append(lambda: self._end_repeated(lane, work, seen, answers=answers))
+            seen.behind.append((waits, lambda: self._end_repeated(lane, work, seen, answers=answers)))
         else:
             self.counters.refused += 1
 
@@ -201,15 +201,12 @@ class Outcomes:
             return
         log.info("handler.deferred", extra=where)
         work.deferred = True
-        seen, work.seen = work.seen, None  # what repeats it waits for the answer, unless the disk has it
 
         def write(answers: Sequence[Publication] = ()) -> list[int]:
             if work.answered:  # while it could not be written
                 return [] if work.id is None else self._store.finish(work.id, answers)
             self._store.defer(ticket, work.id, work.received)
             work.stored = True
-            if seen is not None:
-                seen.safe = True
             return []
 
         self.ends.write(work, None, write, size_of(work.received))

@@ -47,15 +47,23 @@ class Seen:
     """It is on disk, or has ended: were the process killed, what repeats it would not be missed."""
     ended: bool = False
     """Nothing more comes of it."""
-    behind: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
-    """How to end what repeats it and has to wait for its end."""
+    behind: list[tuple[bool, Callable[[], None]]] = field(default_factory=list[tuple[bool, Callable[[], None]]])
+    """How to end what repeats it and has to wait: for its end, or (False) only until it is safe."""
 
     def end(self) -> None:
         """End what repeats a message that has ended."""
         self.safe = self.ended = True
         behind, self.behind = self.behind, []
-        for end in behind:
+        for _, end in behind:
             end()
+
+    def stored(self) -> None:
+        """End what repeats a message that is on disk now, and need not wait for its answer."""
+        self.safe = True
+        behind, self.behind = self.behind, [one for one in self.behind if one[0]]
+        for waits, end in behind:
+            if not waits:
+                end()
 
 
 class Window:
