@@ -913,6 +913,27 @@ async def test_an_identity_that_is_nested_too_deeply_ends_nothing(store: Store, 
     assert store.unfinished_count() == 0
 
 
+@pytest.mark.parametrize("depth", [900, 950, 970, 985, 995, 1100])
+async def test_nor_does_one_of_a_repetition(store: Store, depth: int) -> None:
+    deep = b"[" * depth + b"]" * depth
+    bench = Bench(commanding(lambda message: "done", dedupe="scan"), store)
+    async with bench.serving():
+        bench.send("P/Commands/scan", b'{"scan": 1}')
+        await bench.answer()
+        bench.send("P/Commands/scan", b'{"scan": 1, "correlationId": ' + deep + b"}")
+        bench.send("P/Commands/scan", {"scan": 2, "correlationId": "7"})
+        assert (await bench.answer(2))["correlationId"] == "7"
+    assert store.unfinished_count() == 0
+
+
+async def test_an_identity_that_is_no_text_comes_back_as_it_came(store: Store) -> None:
+    bench = Bench(commanding(lambda message: "done"), store)
+    async with bench.serving():
+        for number in range(2):  # the second one repeats the first, and is answered from memory
+            bench.send("P/Commands/scan", {"correlationId": {"a": [1, None, "x"]}})
+            assert (await bench.answer(number))["correlationId"] == {"a": [1, None, "x"]}
+
+
 async def test_what_is_journalled_is_not_kept_waiting_by_a_flood_at_qos_0(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
