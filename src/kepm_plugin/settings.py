@@ -39,9 +39,13 @@ __all__ = [
     "difference",
     "encode",
     "fields_of",
+    "flat",
     "manifest_defaults",
+    "read_key",
+    "secret_keys",
     "secrets_of",
     "setting",
+    "unknown_keys",
 ]
 
 T = TypeVar("T")
@@ -145,17 +149,14 @@ class Settings:
         found: dict[str, Any] = {}
         problems: list[tuple[SettingField, str]] = []
         for item in fields_of(cls):
-            spelt = [item.key] if item.key in values else [k for k in values if k.casefold() == item.key.casefold()]
-            texts = {values[key] for key in spelt}
-            if len(texts) > 1:
-                problems.append((item, f"{item.key!r} has several values, under {', '.join(sorted(spelt))}"))
-            elif texts:
-                try:
-                    found[item.name] = item.parsed(*texts)
-                except ValueError:
-                    problems.append((item, item.complaint(*texts)))
-            elif item.required:
+            try:
+                value = _parsed(item, values)
+            except SettingsError as error:
+                problems.append((item, str(error)))
+                continue
+            if value is MISSING:
                 problems.append((item, f"{item.key!r} is not set; it must be {item.rule}"))
+            found[item.name] = value
         _raise_for(cls, problems)
         return cls(**found)
 
@@ -220,10 +221,55 @@ def manifest_defaults(settings: type[Settings]) -> dict[str, Scalar]:
     return {f.key: encode(f.default) for f in given}
 
 
+def flat(settings: Settings) -> dict[str, Scalar]:
+    """Return a snapshot as the agent holds it: each key with the value that a PUT carries, in the order declared."""
+    return {f.key: encode(getattr(settings, f.name)) for f in fields_of(type(settings))}
+
+
+def secret_keys(settings: type[Settings]) -> frozenset[str]:
+    """Return the agent's keys whose values must not be seen."""
+    return frozenset(f.key for f in fields_of(settings) if f.secret)
+
+
+def read_key(settings: type[Settings], values: Mapping[str, str], key: str) -> Scalar | None:
+    """Return what the agent's strings mean for one key, as `flat` gives it: equal where the values are equal.
+
+    A key that is not there counts with its default; None: it is required, and not there.
+
+    Raises:
+        SettingsError: The text breaks the key's rule, or the key has several values.
+    """
+    (item,) = (f for f in fields_of(settings) if f.key == key)
+    found = _parsed(item, values)
+    return None if found is MISSING else encode(found)
+
+
+def unknown_keys(settings: type[Settings], values: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the keys, sorted, that the class does not declare; the framework's own (`kepm.`) are not among them."""
+    known = {f.key.casefold() for f in fields_of(settings)}
+    given = (key for key in values if not key.casefold().startswith(RESERVED_SETTING_PREFIX))
+    return tuple(sorted(key for key in given if key.casefold() not in known))
+
+
 def secrets_of(settings: Settings) -> frozenset[str]:
     """Return every text that must not be seen: the secret values, and the strings inside secret collections."""
     secret = (f.texts(getattr(settings, f.name)) for f in fields_of(type(settings)) if f.secret)
     return frozenset[str]().union(*secret)
+
+
+def _parsed(item: SettingField, values: Mapping[str, str]) -> Any:
+    """Return a field's value, its default where there is none; MISSING where there is no default either."""
+    spelt = [item.key] if item.key in values else [k for k in values if k.casefold() == item.key.casefold()]
+    texts = {values[key] for key in spelt}
+    if len(texts) > 1:
+        problem = f"{item.key!r} has several values, under {', '.join(sorted(spelt))}"
+        raise SettingsError(problem, key=item.key, rule=item.rule)
+    if not texts:
+        return item.default
+    try:
+        return item.parsed(*texts)
+    except ValueError:
+        raise SettingsError(item.complaint(*texts), key=item.key, rule=item.rule) from None
 
 
 def _raise_for(settings: type[Settings], problems: list[tuple[SettingField, str]]) -> None:
