@@ -22,20 +22,22 @@ from ..errors import (
     AgentRefused,
     AgentUnreachable,
     BadAgentAnswer,
-    PeerNotTrusted,
     SettingsError,
     UnknownPlugin,
     UsageError,
 )
-from ..peer import PeerPolicy, check_peer, tls_context
+from ..peer import PeerPolicy, Trust, tls_error
 from ._address import find_api_base
-from ._renewal import RenewingTransport, certificate_error
+from ._renewal import RenewingTransport
 
 __all__ = ["ANSWER_LIMIT", "AgentClient", "find_api_base", "open_agent"]
 
 ANSWER_LIMIT: Final = 1024 * 1024
 """Bytes of an answer that are read; no documented one comes near."""
 _CLOSE_GRACE: Final = 1.0  # seconds
+_SHOWN: Final = 200  # characters of where a redirect leads
+_NEW: Final = {"connection.connect_tcp.complete": False, "connection.start_tls.complete": True}
+"""What httpcore calls the steps of a new connection, and whether a process has taken it by then."""
 
 
 class AgentClient:
@@ -49,12 +51,12 @@ class AgentClient:
     """
 
     def __init__(
-        self, http: httpx.AsyncClient, api_base: str, *, contract: Contract, peer: PeerPolicy | None, timeout: float
+        self, http: httpx.AsyncClient, api_base: str, *, contract: Contract, trust: Trust, timeout: float
     ) -> None:
         self._http = http
         self._api_base = api_base
         self._contract = contract
-        self._peer: PeerPolicy | None = peer
+        self._trust = trust
         self._timeout = timeout
 
     async def settings(self, plugin: str) -> dict[str, str]:
@@ -121,11 +123,8 @@ class AgentClient:
                 f"{what}: no answer within {self._timeout:g} s; is the agent running, and is this its address?"
             ) from None
         except httpx.HTTPError as error:
-            if (refused := certificate_error(error)) is not None:
-                raise PeerNotTrusted(
-                    f"{what}: the certificate is not one of the CA bundle's ({refused.verify_message}); export it "
-                    "again from the agent, which makes a new one at every start unless a custom one is configured"
-                ) from None
+            if isinstance(error, httpx.ConnectError) and (failed := tls_error(what, error)) is not None:
+                raise failed from None
             text = str(error) or type(error).__name__
             raise AgentUnreachable(f"{what}: {text}; is the agent running, and is this its address?") from None
         except httpx.InvalidURL as error:
@@ -134,10 +133,17 @@ class AgentClient:
         return answer
 
     async def _exchange(self, method: str, url: str, body: object) -> "_Answer":
-        extensions = {} if self._peer is None else {"trace": self._check_connection}
         async with self._http.stream(
-            method, url, content=None if body is None else json.dumps(body), extensions=extensions
+            method,
+            url,
+            content=None if body is None else json.dumps(body),
+            extensions={"trace": self._check_connection},
         ) as response:
+            encoding = response.headers.get("content-encoding", "identity").strip().lower()
+            if encoding not in ("", "identity"):  # a few bytes could become gigabytes before they are counted
+                raise BadAgentAnswer(
+                    f"{method} {url}: the answer is compressed ({encoding[:20]}), which nobody asked for"
+                )
             read = bytearray()
             async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_bytes())) as chunks:
                 async for chunk in chunks:
@@ -148,13 +154,16 @@ class AgentClient:
 
     async def _check_connection(self, event: str, details: Mapping[str, Any]) -> None:
         """Look who is at the other end of a new connection, before a byte is sent (httpcore's "trace" extension)."""
-        if event != "connection.connect_tcp.complete" or self._peer is None:
+        if event not in _NEW:
             return
         stream = details["return_value"]
         trusted = False
         try:
-            local, remote = stream.get_extra_info("client_addr")[:2], stream.get_extra_info("server_addr")[:2]
-            await anyio.to_thread.run_sync(partial(check_peer, local, remote, self._peer), abandon_on_cancel=True)
+            local, remote = stream.get_extra_info("client_addr"), stream.get_extra_info("server_addr")
+            if remote is None:  # so anyio says that the other end has gone
+                raise httpx.ConnectError("the connection was ended at once")
+            check = partial(self._trust.check, local[:2], remote[:2], answered=_NEW[event])
+            await anyio.to_thread.run_sync(check, abandon_on_cancel=True)
             trusted = True
         finally:
             if not trusted:  # nobody else closes a stream that a trace function refuses
@@ -186,16 +195,17 @@ async def open_agent(
 
     Raises:
         PeerNotTrusted: `api_base` is not on loopback, and there is no CA bundle.
-        UsageError: The CA bundle cannot be used.
+        UsageError: The CA bundle cannot be used, or others could replace it.
     """
+    trust = Trust(ca_bundle=ca_bundle, peer=peer)
     async with httpx.AsyncClient(
         trust_env=False,
         follow_redirects=False,
         timeout=None,  # noqa: S113  the deadline stands around the whole request
         headers={"Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": "application/json"},
-        transport=transport or RenewingTransport(partial(tls_context, urlsplit(api_base).hostname or "", ca_bundle)),
+        transport=transport or RenewingTransport(partial(trust.context, urlsplit(api_base).hostname or "")),
     ) as http:
-        yield AgentClient(http, api_base, contract=contract, peer=peer if ca_bundle is None else None, timeout=timeout)
+        yield AgentClient(http, api_base, contract=contract, trust=trust, timeout=timeout)
 
 
 class _Answer:
@@ -238,7 +248,8 @@ def _check_status(answer: _Answer, what: str, plugin: str, key: str) -> None:
         )
     if 300 <= code < 400:
         raise BadAgentAnswer(
-            f"{what} was redirected ({code}) to {answer.location or 'nowhere'}: use the https:// address"
+            f"{what} was redirected ({code}) to {answer.location[:_SHOWN] or 'nowhere'}, which is not followed, as it "
+            "could carry settings off this machine; give the agent's own https:// address with --keeper-api-base"
         )
     raise BadAgentAnswer(f"{what} was answered with status {code}; the agent's log may say why")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import httpx
 
 from ..errors import PeerNotTrusted, UsageError
+from ..peer import failed_verification
 
 
 class RenewingTransport(httpx.AsyncBaseTransport):
@@ -33,7 +34,7 @@ class RenewingTransport(httpx.AsyncBaseTransport):
         try:
             return await used.handle_async_request(request)
         except httpx.ConnectError as refusal:
-            if certificate_error(refusal) is None:
+            if failed_verification(refusal) is None:
                 raise
             error = refusal
         if used is self._current:
@@ -47,12 +48,3 @@ class RenewingTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close what is open."""
         await self._current.aclose()
-
-
-def certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
-    """Find a failed verification among an error's causes, where httpx and httpcore put it."""
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
