@@ -10,11 +10,10 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 from urllib.parse import quote, urlsplit
 
 import anyio
-import anyio.to_thread
 import httpx
 
 from ..contract import ASSUMED, HEALTH_PATH, REVERT, REVERT_ALL, SETTINGS_PATH, STATUS, Contract
@@ -28,16 +27,14 @@ from ..errors import (
 )
 from ..peer import PeerPolicy, Trust, tls_error
 from ._address import find_api_base
+from ._newcomer import Newcomer
 from ._renewal import RenewingTransport
 
 __all__ = ["ANSWER_LIMIT", "AgentClient", "find_api_base", "open_agent"]
 
 ANSWER_LIMIT: Final = 1024 * 1024
 """Bytes of an answer that are read; no documented one comes near."""
-_CLOSE_GRACE: Final = 1.0  # seconds
-_SHOWN: Final = 200  # characters of where a redirect leads
-_NEW: Final = {"connection.connect_tcp.complete": False, "connection.start_tls.complete": True}
-"""What httpcore calls the steps of a new connection, and whether a process has taken it by then."""
+_SHOWN: Final = 200  # characters of a header's value
 
 
 class AgentClient:
@@ -133,42 +130,35 @@ class AgentClient:
         return answer
 
     async def _exchange(self, method: str, url: str, body: object) -> "_Answer":
-        async with self._http.stream(
-            method,
-            url,
-            content=None if body is None else json.dumps(body),
-            extensions={"trace": self._check_connection},
-        ) as response:
-            encoding = response.headers.get("content-encoding", "identity").strip().lower()
-            if encoding not in ("", "identity"):  # a few bytes could become gigabytes before they are counted
-                raise BadAgentAnswer(
-                    f"{method} {url}: the answer is compressed ({encoding[:20]}), which nobody asked for"
-                )
-            read = bytearray()
-            async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_bytes())) as chunks:
-                async for chunk in chunks:
-                    read += chunk
-                    if len(read) > ANSWER_LIMIT:
-                        raise BadAgentAnswer(f"{method} {url}: the answer is longer than {ANSWER_LIMIT} bytes")
-            return _Answer(response.status_code, response.headers, bytes(read), method)
-
-    async def _check_connection(self, event: str, details: Mapping[str, Any]) -> None:
-        """Look who is at the other end of a new connection, before a byte is sent (httpcore's "trace" extension)."""
-        if event not in _NEW:
-            return
-        stream = details["return_value"]
-        trusted = False
+        newcomer, done = Newcomer(self._trust), False
         try:
-            local, remote = stream.get_extra_info("client_addr"), stream.get_extra_info("server_addr")
-            if remote is None:  # so anyio says that the other end has gone
-                raise httpx.ConnectError("the connection was ended at once")
-            check = partial(self._trust.check, local[:2], remote[:2], answered=_NEW[event])
-            await anyio.to_thread.run_sync(check, abandon_on_cancel=True)
-            trusted = True
+            async with self._http.stream(
+                method,
+                url,
+                content=None if body is None else json.dumps(body),
+                extensions={"trace": newcomer},
+            ) as response:
+                answer = _Answer(
+                    response.status_code, response.headers, await _read(response, f"{method} {url}"), method
+                )
+            done = True
+            return answer
         finally:
-            if not trusted:  # nobody else closes a stream that a trace function refuses
-                with anyio.move_on_after(_CLOSE_GRACE, shield=True):
-                    await stream.aclose()
+            if not done:
+                await newcomer.close()
+
+
+async def _read(response: httpx.Response, what: str) -> bytes:
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):  # a few bytes could become gigabytes before they are counted
+        raise BadAgentAnswer(f"{what}: the answer is compressed ({encoding[:_SHOWN]}), which nobody asked for")
+    read = bytearray()
+    async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_bytes())) as chunks:
+        async for chunk in chunks:
+            read += chunk
+            if len(read) > ANSWER_LIMIT:
+                raise BadAgentAnswer(f"{what}: the answer is longer than {ANSWER_LIMIT} bytes")
+    return bytes(read)
 
 
 @asynccontextmanager

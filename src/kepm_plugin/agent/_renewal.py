@@ -26,7 +26,9 @@ class RenewingTransport(httpx.AsyncBaseTransport):
         self._current = self._made()
 
     def _made(self) -> httpx.AsyncHTTPTransport:
-        return httpx.AsyncHTTPTransport(verify=self._tls(), trust_env=False)
+        # Without a limit: httpcore counts connections for ever that were given up in a certain moment.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=5.0)
+        return httpx.AsyncHTTPTransport(verify=self._tls(), trust_env=False, limits=limits)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; where the certificate was refused, nothing was sent, and one more attempt is made."""
