@@ -75,7 +75,9 @@ def make_private(folder: Path) -> Path:
         StoreError: It cannot be made, is no folder, or is somebody else's.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        for above in reversed(folder.parents):
+            # Open to all at most for reading, whatever the umask of who launched us: who may write there may rename it.
+            above.mkdir(mode=0o755, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode):  # a symbolic link included: whoever made it chooses where it leads

@@ -83,7 +83,7 @@ class Stranger:
         self.heard = b""
         pair = shows.pair.read_bytes()
         self._process = subprocess.Popen(
-            [sys.executable, impostor.__file__, str(STRANGER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-IS", impostor.__file__, str(STRANGER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
