@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, nullcontext
-from functools import partial
 from io import StringIO
 from typing import Any, cast
 
@@ -86,7 +85,7 @@ class World:
             given: dict[str, Any] = {
                 "agent": self.agent,
                 "open_session": self._open_session,
-                "open_store": memory_store if self._store is None else partial(nullcontext, self._store),
+                "open_store": memory_store if self._store is None else lambda **_: nullcontext(self._store),
                 "pipe": pipe,
                 "logs": logs,
                 "contract": ASSUMED,
