@@ -150,6 +150,9 @@ def dev(
     trust_children: Annotated[
         bool, typer.Option("--trust-children", help="Trust what a plugin's process launches, too.")
     ] = False,
+    log_level: Annotated[
+        _dev.Level, typer.Option(help="What the agent's system.logging.level says, which plugins follow.")
+    ] = "Information",
     https_port: Annotated[
         int | None, typer.Option(metavar="N", min=1024, max=65535, help="Port of the API; kept in the root.")
     ] = None,
@@ -165,6 +168,7 @@ def dev(
         leave_orphans=leave_orphans,
         real_intervals=real_intervals,
         trust_children=trust_children,
+        log_level=log_level,
         https_port=https_port,
         mqtt_port=mqtt_port,
     )

@@ -25,6 +25,7 @@ NOT_OK: Final = 1
 """Exit code of `send` where the plugin answered, and the answer does not say `"ok": true`."""
 
 Broker = Literal["auto", "mosquitto", "nats"]
+Level = Literal["Trace", "Debug", "Information", "Warning", "Error", "Critical"]
 
 _WRITTEN_BY_DEV: Final = "-u -m kepm_plugin run "
 _OF_THE_FRAMEWORK: Final = "kepm."  # no file has these, and any plugin does
@@ -41,6 +42,7 @@ class DevArguments:
     leave_orphans: bool = False
     real_intervals: bool = False
     trust_children: bool = False
+    log_level: Level = "Information"
     https_port: int | None = None
     mqtt_port: int | None = None
 
@@ -122,6 +124,7 @@ def dev(targets: Sequence[str], arguments: DevArguments) -> None:
             real_intervals=arguments.real_intervals,
             trust_children=arguments.trust_children,
             leave_orphans=arguments.leave_orphans,
+            logging_level=arguments.log_level,
             watch=_watched(launches, root) if arguments.reload else {},
             before_reload=_regenerate(launches, root / PLUGINS_FOLDER),
         )
