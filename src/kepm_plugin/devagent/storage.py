@@ -101,6 +101,15 @@ class Storage:
             raise UnknownPlugin(f"no plugin {plugin_id!r}; registered: {', '.join(self._imported)}{meant}")
         return self._imported[plugin_id] | self._stored.get(plugin_id, {})
 
+    def layers(self, plugin_id: str) -> tuple[dict[str, str], dict[str, str]]:
+        """Return what is stored for a plugin, and what its file held when it was imported.
+
+        Raises:
+            UnknownPlugin: The plugin is not registered.
+        """
+        self.effective(plugin_id)
+        return dict(self._stored.get(plugin_id, {})), dict(self._imported[plugin_id])
+
     def put(self, plugin_id: str, key: str, value: object) -> bool:
         """Store a value over the file's; tell whether the file has one.
 
