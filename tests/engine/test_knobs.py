@@ -242,7 +242,11 @@ async def test_the_settings_are_looked_at_as_often_as_is_said() -> None:
 async def test_handlers_have_as_long_at_a_stop_as_is_said(text: str, seconds: float) -> None:
     ending: list[float] = []
     held = Held(fresh())
-    world = World(held.kind, ending=lambda seconds, _code: ending.append(seconds))
+
+    def told(seconds: float, _code: int) -> None:
+        ending.append(seconds)
+
+    world = World(held.kind, ending=told)
     async with world.running():
         await world.served()
         world.agent.stored["kepm.drain"] = text
@@ -297,12 +301,12 @@ async def test_publications_that_wait_are_bounded_and_more_are_taken_when_they_m
         await host.change_setting(key, 100)
         with pytest.raises(Overloaded):
             await host.plugin.publish("Out", b"y", timeout=5)
+        began = anyio.current_time()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(host.plugin.publish, "Out", b"z")
             await anyio.sleep(1)
             await host.plugin.revert_settings()
-            began = anyio.current_time()
-        assert anyio.current_time() - began < 1, "who waited for room has it"
+        assert anyio.current_time() - began < 2, "who waited for room has it"
         host.broker.up = True
         await anyio.sleep(2)
         assert host.published("Out") == [*[b"x"] * 150, b"z"], "what was there before the bound is sent"

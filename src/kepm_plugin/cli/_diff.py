@@ -55,7 +55,7 @@ def rows_of(
         knobs: The framework's own, with their defaults.
     """
     stored, file = dict(layers["stored"]), dict(layers["file"])
-    settings = [] if declared is None else declared["settings"]
+    settings: list[dict[str, Any]] = [] if declared is None else declared["settings"]
     secret = [one["key"].casefold() for one in settings if one["secret"]]
     rows = [_declared_row(one, "setting", stored, file) for one in settings]
     tuned = [_declared_row(one, "knob", stored, file) for one in knobs]
