@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from kepm_plugin import Plugin, Settings, setting
 from kepm_plugin.cli import _settings_commands
 from kepm_plugin.cli._declared import declared
-from kepm_plugin.cli._diff import Row, asking, knobs_of, rows_of, table
+from kepm_plugin.cli._diff import Row, ask, asking, knobs_of, rows_of, table
 from kepm_plugin.devagent import ControlClient
+from kepm_plugin.errors import UsageError
 from kepm_plugin.knobs import KEYS
 from tests.cli.conftest import Command
 from tests.cli.test_dev import Start, start, told
@@ -169,6 +170,20 @@ def test_the_code_is_asked_where_the_launch_names_a_target(launch: str, asked: s
 
 def test_another_program_is_run_only_where_that_is_wanted() -> None:
     assert asking(["/opt/W", "--x"], run=True) == ["/opt/W", "settings", "--json"]
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["/no/such/program"], "No such file"),
+        ([sys.executable, "-c", "print('{}')"], "it said something else"),
+        ([sys.executable, "-c", """print('{"id": "Q", "settings": [], "knobs": []}')"""], "it said something else"),
+        ([sys.executable, "-c", "raise SystemExit('no settings here')"], "no settings here"),
+    ],
+)
+def test_a_program_that_does_not_say_is_named_with_the_reason(command: list[str], told: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=rf"did not say which settings P declares: .*{told}"):
+        ask(command, "P", tmp_path)
 
 
 # --- with a local agent -----------------------------------------------------------------------------------------------
