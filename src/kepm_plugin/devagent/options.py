@@ -38,6 +38,8 @@ class DevOptions:
         leave_orphans: Should this agent be killed, the guard ends the engine and leaves the plugins alive.
         client_id: The one client id that is accepted, a template with `{PluginId}`. None: the plugin's id, or parts
             joined by `_` of which one is the id.
+        logging_level: What the agent's own setting `system.logging.level` says, which plugins follow. The documented
+            default is "Warning"; a developer wants to see more.
         registration_delay: How long after its launch a process is still refused.
         mqtt5: Whether MQTT 5 is let through.
         color: None: where standard output is a terminal.
@@ -62,6 +64,7 @@ class DevOptions:
     trust_children: bool = False
     leave_orphans: bool = False
     client_id: str | None = None
+    logging_level: str = "Information"
     registration_delay: float = 0.0
     mqtt5: bool = True
     color: bool | None = None

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from kepm_plugin.contract import BROKER_HOST_KEY, BROKER_PORT_KEY, SYSTEM_PLUGIN
+from kepm_plugin.contract import BROKER_HOST_KEY, BROKER_PORT_KEY, LOGGING_LEVEL_KEY, SYSTEM_PLUGIN
 from kepm_plugin.devagent.layout import write_private
 from kepm_plugin.devagent.manifests import DOCUMENTED, Manifest
 from kepm_plugin.devagent.terminal import Terminal
@@ -50,13 +50,13 @@ def file_settings(content: Mapping[str, Any]) -> dict[str, str]:
 class Storage:
     """The settings of all plugins, and those of the agent itself under `KeeperPrivilegeManager`."""
 
-    def __init__(self, path: Path, broker: tuple[str, int], terminal: Terminal) -> None:
+    def __init__(self, path: Path, broker: tuple[str, int], logging_level: str, terminal: Terminal) -> None:
         self._path, self._terminal = path, terminal
         self._imported: dict[str, dict[str, str]] = {
             SYSTEM_PLUGIN: {
                 BROKER_HOST_KEY: broker[0],
                 BROKER_PORT_KEY: str(broker[1]),
-                "system.logging.level": "Warning",
+                LOGGING_LEVEL_KEY: logging_level,
             }
         }
         self._digests: dict[str, str] = {SYSTEM_PLUGIN: ""}
@@ -100,6 +100,15 @@ class Storage:
             meant = next((f"; {one} is meant?" for one in self._imported if one.lower() == plugin_id.lower()), "")
             raise UnknownPlugin(f"no plugin {plugin_id!r}; registered: {', '.join(self._imported)}{meant}")
         return self._imported[plugin_id] | self._stored.get(plugin_id, {})
+
+    def layers(self, plugin_id: str) -> tuple[dict[str, str], dict[str, str]]:
+        """Return what is stored for a plugin, and what its file held when it was imported.
+
+        Raises:
+            UnknownPlugin: The plugin is not registered.
+        """
+        self.effective(plugin_id)
+        return dict(self._stored.get(plugin_id, {})), dict(self._imported[plugin_id])
 
     def put(self, plugin_id: str, key: str, value: object) -> bool:
         """Store a value over the file's; tell whether the file has one.

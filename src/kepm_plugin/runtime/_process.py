@@ -24,7 +24,7 @@ from kepm_plugin.message import Publication
 from kepm_plugin.peer import PeerPolicy
 from kepm_plugin.plugin import Plugin
 from kepm_plugin.stall import stall_guard
-from kepm_plugin.store import Store, memory_store, open_store
+from kepm_plugin.store import Limits, Store, memory_store, open_store
 
 from ._deployed import warn_of_denials
 from ._masking import Masking
@@ -87,9 +87,12 @@ async def _serve(
     kind: type[Plugin], options: RunOptions, launcher: Launcher, stopping: Stopping, masking: Masking
 ) -> Outcome:
     pipe, stop = LogPipe(), anyio.Event()
+    serving: Serving | None = None
     async with AsyncExitStack() as stack:
         # Installed first, so that the deadline is kept whatever the author's code does while it is loaded.
-        stack.enter_context(stop_on_signals(stopping, kind.drain, stop.set))
+        stack.enter_context(
+            stop_on_signals(stopping, lambda: kind.drain if serving is None else serving.knobs.drain, stop.set)
+        )
         logs = stack.enter_context(logging_to(pipe, source=kind.id, secrets=lambda: masking.secrets()))
         logs.fallback(True)
         guard = stack.enter_context(stall_guard(say))
@@ -113,6 +116,7 @@ async def _serve(
             press=lock.press,
             ending=stopping.count_down,
             stalls=lambda: guard.stalls,
+            stall=guard.bound,
             start_budget=options.start_budget,
             lock_retry=RETRY,
         )
@@ -140,8 +144,10 @@ def _opener(kind: type[Plugin], options: RunOptions) -> Any:
     return opener
 
 
-def _open_store(kind: type[Plugin], options: RunOptions) -> AbstractContextManager[Store]:
-    return open_store(data_folder(kind.id, options.data_dir, os.environ)) if kind.journal else memory_store()
+def _open_store(kind: type[Plugin], options: RunOptions, *, limits: Limits) -> AbstractContextManager[Store]:
+    if not kind.journal:
+        return memory_store(limits=limits)
+    return open_store(data_folder(kind.id, options.data_dir, os.environ), limits=limits)
 
 
 def _told(error: KepmError, masking: Masking) -> int:

@@ -22,6 +22,7 @@ from kepm_plugin.stall import watched
 from kepm_plugin.store import Store
 
 from ._host import PluginHost
+from ._knobs import KnobControl
 from ._schedule import supervise, tick
 from ._settings import LiveSettings, broker_address, patiently
 from ._shipping import LogShipper
@@ -57,6 +58,8 @@ class Serving:
         self.status = Status(
             kind, around.contract, partial(self.outbox.put_soon, first=True), self._report, self._redact
         )
+        self._shipper = LogShipper(around.pipe, self.outbox, lambda: self.status.up)
+        self.knobs = KnobControl(kind, around, self.outbox, self.status, self._shipper.rouse)
         self.settings = LiveSettings(
             around.agent,
             kind.id,
@@ -64,11 +67,11 @@ class Serving:
             taken=self._take_settings,
             changed=self._settings_changed,
             refused=self._settings_refused,
+            seen=self.knobs.seen,
         )
         self.host = self.plugin.host = PluginHost(
             self.outbox, around.contract, around.agent, self.settings, run_soon_on_loop(), self.declarations
         )
-        self._shipper = LogShipper(around.pipe, self.outbox, lambda: self.status.up)
         self.uplink = Uplink(
             kind,
             around,
@@ -114,7 +117,7 @@ class Serving:
                 return Outcome(None, False)
             self.status.change("starting")
         # Not before: the copy that handled until now has written to it to the last moment.
-        with self._around.open_store() as self._store:
+        with self._around.open_store(limits=self.knobs.limits) as self._store:
             await self._handle()
         return Outcome(self._error, self._cut_off)
 
@@ -135,6 +138,7 @@ class Serving:
             send=self.outbox.put,
             pause=self.host.pause_reading,
         )
+        self.knobs.serve(self._store, dispatcher, link)
         await self._live(link, dispatcher)
 
     async def _unless_stopped(self, step: Callable[[], Any]) -> bool:
@@ -164,7 +168,9 @@ class Serving:
                 return {}
 
         self.settings.take(await patiently(own, self._around.start_budget, self._check_launcher))
-        self.uplink.place = broker_address(await patiently(system, self._around.start_budget, self._check_launcher))
+        agents = await patiently(system, self._around.start_budget, self._check_launcher)
+        self.uplink.place = broker_address(agents)
+        self.knobs.agent(agents)
 
     def _check_launcher(self) -> None:
         if self._around.orphaned():
@@ -261,10 +267,11 @@ class Serving:
                 self._link_scope.cancel()  # A new session would take that of the copy that comes after.
 
     def _drain_seconds(self) -> float:
-        return min(self._kind.drain, ORPHAN_DRAIN) if isinstance(self._error, InstanceError) else self._kind.drain
+        drain = self.knobs.drain
+        return min(drain, ORPHAN_DRAIN) if isinstance(self._error, InstanceError) else drain
 
     def _rest(self) -> float:
-        return self._deadline - anyio.current_time() if self._ended.is_set() else self._kind.drain
+        return self._deadline - anyio.current_time() if self._ended.is_set() else self.knobs.drain
 
     def _start_schedule(self, tasks: anyio.abc.TaskGroup) -> None:
         for one in self.declarations.schedule:
@@ -274,9 +281,10 @@ class Serving:
                 tasks.start_soon(supervise, self.plugin, one, self.status, name=f"kepm.background.{one.name}")
         tasks.start_soon(self.status.beat, name="kepm.heartbeat")
         tasks.start_soon(self._tell_gaps, name="kepm.on_reconnect")
+        tasks.start_soon(self.knobs.follow, name="kepm.knobs")
         tasks.start_soon(
             self.settings.watch,
-            self._kind.settings_interval,
+            lambda: self.knobs.settings_interval,
             lambda: self.status.up,
             name="kepm.settings",
         )
@@ -333,6 +341,7 @@ class Serving:
             )
         self._gap = gap
         self._gap_ended.set()
+        self.knobs.reconnected()
 
     async def _tell_gaps(self) -> None:
         while True:

@@ -99,6 +99,7 @@ class LiveSettings:
         taken: Is given each snapshot that is to count from now on.
         changed: Awaited after a snapshot that differs from the one before was taken; never twice at a time.
         refused: Is told of values that break a rule, so that the last good ones stay; None when that is over.
+        seen: Is given the agent's texts at each look, before they are parsed.
     """
 
     def __init__(
@@ -110,9 +111,10 @@ class LiveSettings:
         taken: Callable[[Any], object],
         changed: Callable[[Change[Any]], Awaitable[object]],
         refused: Callable[[SettingsError | None], object],
+        seen: Callable[[Mapping[str, str]], object],
     ) -> None:
         self._agent, self._plugin_id, self._kind = agent, plugin_id, kind
-        self._taken, self._changed, self._told = taken, changed, refused
+        self._taken, self._changed, self._told, self._seen = taken, changed, refused, seen
         self._values: dict[str, str] = {}
         self._bad_values: dict[str, str] | None = None
         self._refused: SettingsError | None = None
@@ -129,6 +131,7 @@ class LiveSettings:
         Raises:
             SettingsError: They break a rule.
         """
+        self._seen(values)
         self.current, self._values = self._made(lambda: self._kind.parse(values)), values
         self._note_secrets()
         self._taken(self.current)
@@ -189,6 +192,7 @@ class LiveSettings:
         self._secrets = dict.fromkeys(old) | new  # replaced as a whole: logs of other threads read it
 
     def _change_to(self, values: dict[str, str]) -> Change[Any] | None:
+        self._seen(values)
         if values == self._bad_values:
             return None
         old, new = self.current, self.current
@@ -236,11 +240,11 @@ class LiveSettings:
         await self.refresh()
         self._taken(self.current)  # Once more: what a call has changed it sees, even where `watch` was quicker.
 
-    async def watch(self, interval: float, awake: Callable[[], bool]) -> None:
-        """Look at the settings again and again, every `interval` seconds with 10 % jitter, while `awake`."""
+    async def watch(self, interval: Callable[[], float], awake: Callable[[], bool]) -> None:
+        """Look at the settings again and again, every `interval()` seconds with 10 % jitter, while `awake`."""
         random = Random()  # noqa: S311  jitter, no secret
         while True:
-            await anyio.sleep(interval * random.uniform(0.9, 1.1))
+            await anyio.sleep(interval() * random.uniform(0.9, 1.1))
             if awake():
                 try:
                     await self.refresh()

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
-from kepm_plugin.contract import BROKER_HOST_KEY, BROKER_PORT_KEY, SYSTEM_PLUGIN
+from kepm_plugin.contract import BROKER_HOST_KEY, BROKER_PORT_KEY, RESERVED_SETTING_PREFIX, SYSTEM_PLUGIN
 from kepm_plugin.errors import AgentRefused, UnknownPlugin, UsageError
+from kepm_plugin.knobs import KEYS, near_miss
 from kepm_plugin.settings import Settings, fields_of
 
 Setting = str | int | float | bool
@@ -53,8 +54,11 @@ def check_keys(settings: type[Settings], keys: Iterable[str]) -> None:
     fields = {field.key: field for field in fields_of(settings)}
     names = {field.name: field.key for field in fields.values()}
     for key in keys:
-        if key.casefold() in (known.casefold() for known in fields):
+        if key.casefold() in (known.casefold() for known in (*fields, *KEYS.values())):
             continue
+        if key.casefold().startswith(RESERVED_SETTING_PREFIX):
+            meant = f"did you mean {near!r}?" if (near := near_miss(key)) else f"there is: {', '.join(KEYS.values())}"
+            raise UsageError(f"the framework has no setting {key!r}; {meant}")
         if key in names:
             raise UsageError(f"{settings.__name__}.{key} has the key {names[key]!r} at the agent; write that")
         if not fields:
