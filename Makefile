@@ -10,7 +10,7 @@
 #                SEED=          of the plan of kills; a random one, which is printed, by default
 #                MESSAGES=110   that are published for each kill
 #                JSON=          a file for the verdict
-#   make bench   figures against other libraries, in processes of their own (docs/benchmarks.md); about 10 minutes
+#   make bench   figures against other libraries, in processes of their own (docs/benchmarks.md); about 5 minutes
 #                SCENES=        some of receive, handlers, publish, start, rest, log
 #                ROUNDS=5       of each scene; MESSAGES=10000 of each process in one; REST=60 seconds at rest
 #                JSON=build/benchmarks.json

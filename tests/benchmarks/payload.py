@@ -1,4 +1,4 @@
-"""What every message of the benchmarks holds: an event as a plugin may report one, 166 bytes of JSON."""
+"""What every message of the benchmarks holds: an event as a plugin may report one, 157 bytes of JSON."""
 
 import json
 from typing import Any, Final
