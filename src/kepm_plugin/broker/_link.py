@@ -17,12 +17,12 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from ..errors import BrokerRefused, LinkLost
-from ..message import EMPTY, Publication, Received
+from ..message import Publication, Received
 from ._client import words
 from ._connection import DRAIN, Connection
 from ._options import BrokerAddress, Ending, SessionOptions, Version
 from ._private import held, leave_acknowledging, queue_packets, take_publish, topic_bytes
-from ._publish import DUP, plain
+from ._publish import DUP, converted, plain
 from ._wire import Wire
 
 Deliver = Callable[[Sequence[Received]], None]
@@ -270,15 +270,4 @@ class Link:
             )
             self.acknowledge([message.mid])  # else it would come back for ever
             return None
-        properties = message.properties
-        return Received(
-            topic=topic,
-            payload=bytes(message.payload),
-            qos=message.qos,
-            retained=message.retain,
-            mid=message.mid,
-            received_at=now,
-            response_topic=getattr(properties, "ResponseTopic", None),
-            correlation_data=getattr(properties, "CorrelationData", None),
-            properties=dict(getattr(properties, "UserProperty", ())) or EMPTY,
-        )
+        return converted(message, topic, now)
