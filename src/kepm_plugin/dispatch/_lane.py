@@ -93,6 +93,7 @@ class Lane:
         self.spilled_from: int | None = None
         """Number of the first message that is in the journal only."""
         self._plugin_id, self._room = plugin_id, room
+        self._has_params = bool(route.spec.pattern.params)
         self._order_by = route.spec.handler.order_by
         self._overflow = route.spec.handler.overflow
         self._ready: deque[Work] = deque()
@@ -122,8 +123,7 @@ class Lane:
 
     def params(self, topic: str) -> dict[str, str]:
         """Return the values of the topic's parameters."""
-        pattern = self.route.spec.pattern
-        return pattern.values(self._plugin_id, topic) if pattern.params else {}
+        return self.route.spec.pattern.values(self._plugin_id, topic) if self._has_params else {}
 
     def put(self, work: Work) -> None:
         """Append a message and wake a worker."""

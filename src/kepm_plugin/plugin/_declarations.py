@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import resolve_name
 from inspect import get_annotations
-from itertools import combinations
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from ..contract import LOGGER_TOPIC, RESPONSES_LEVEL, link_topic, status_topic
 from ..errors import PluginDefinitionError, TopicClash
 from ..settings import MISSING, Settings, fields_of
-from ..topics import Pattern, overlap, widest
+from ..topics import Pattern, has_wildcard, overlap, widest
 from ._annotations import annotated, namespace
 from ._handler import HandlerSpec
 from ._leftovers import check_leftovers
@@ -208,8 +208,11 @@ def _check_overlaps(handlers: Iterable[HandlerRoute], requests: Iterable[Request
     # An MQTT 5 broker may deliver a message once per subscription that it falls under (section 3.3.4), and on 3.1.1
     # nothing tells the copies apart. Where one filter covers the other only the wide one is subscribed.
     names = {one.filter: one.spec.name for one in handlers} | {one.filter: one.owner for one in requests}
-    for one, other in combinations(widest(names), 2):
-        if overlap(one, other):
+    found = widest(names)
+    # Two without wildcards share no topic.
+    for wide, narrow in product(filter(has_wildcard, found), found):
+        if wide != narrow and overlap(wide, narrow):
+            one, other = sorted((wide, narrow))
             raise TopicClash(
                 f"{names[one]} ({one!r}) and {names[other]} ({other!r}) overlap without one covering the other, and "
                 "brokers may deliver such a message twice; add a handler whose topic covers both (the most specific "
