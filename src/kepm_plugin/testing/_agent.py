@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 from kepm_plugin.contract import BROKER_HOST_KEY, BROKER_PORT_KEY, SYSTEM_PLUGIN
 from kepm_plugin.errors import AgentRefused, UnknownPlugin, UsageError
-from kepm_plugin.settings import Settings, fields_of
+from kepm_plugin.settings import Settings, declares, leaves_of
 
 Setting = str | int | float | bool
 
@@ -50,10 +50,10 @@ def check_keys(settings: type[Settings], keys: Iterable[str]) -> None:
     Raises:
         UsageError: With the near miss.
     """
-    fields = {field.key: field for field in fields_of(settings)}
+    fields = {field.key: field for field in leaves_of(settings)}
     names = {field.name: field.key for field in fields.values()}
     for key in keys:
-        if key.casefold() in (known.casefold() for known in fields):
+        if declares(settings, key):
             continue
         if key in names:
             raise UsageError(f"{settings.__name__}.{key} has the key {names[key]!r} at the agent; write that")
