@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib import import_module
 from importlib.util import resolve_name
 from inspect import get_annotations
@@ -11,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..contract import LOGGER_TOPIC, RESPONSES_LEVEL, link_topic, status_topic
 from ..errors import PluginDefinitionError, TopicClash
-from ..settings import MISSING, Settings, fields_of
+from ..settings import MISSING, Settings, fields_of, is_nested
 from ..topics import Pattern, has_wildcard, overlap, widest
 from ._annotations import annotated, namespace
 from ._handler import HandlerSpec
 from ._leftovers import check_leftovers
 from ._patterns import check_owner, declared, texts
 from ._publish import Declared, Publisher, Request
-from ._schedule import Background, Every, is_seconds, scheduled
+from ._schedule import Background, Every, in_seconds, is_seconds, scheduled
 
 if TYPE_CHECKING:
     from ._plugin import Plugin
@@ -148,6 +149,9 @@ def settings_type(plugin: "type[Plugin]") -> type[Settings]:
         found = annotated(where, base, "settings", namespace(base))
         if not (isinstance(found, type) and issubclass(found, Settings)):
             raise PluginDefinitionError(f"{where} is annotated as {found!r}; make that a subclass of Settings")
+        if is_nested(found):
+            remedy = "leave `nested=True` out, or annotate a class of Settings that has it as an attribute"
+            raise PluginDefinitionError(f"{where} is {found.__name__}, which only stands in others; {remedy}")
         return found
     return Settings
 
@@ -243,16 +247,17 @@ def _check_own_topics(
 
 def _schedule(plugin: "type[Plugin]") -> tuple[Every | Background, ...]:
     found, settings = tuple(scheduled(plugin)), settings_type(plugin)
-    numbers = {field.name: field.default for field in fields_of(settings) if field.kind.base in (int, float)}
+    periods = (int, float, timedelta)
+    numbers = {field.name: field.default for field in fields_of(settings) if field.kind.base in periods}
     for one in found:
         if isinstance(one, Every) and one.setting is not None and one.setting not in numbers:
             raise PluginDefinitionError(
-                f"{plugin.__name__}.{one.name}: every(setting={one.setting!r}) names no number in {settings.__name__}; "
-                f"declare it there, as in '{one.setting}: float = setting(default=60.0, gt=0)'"
+                f"{plugin.__name__}.{one.name}: every(setting={one.setting!r}) names no number or duration in "
+                f"{settings.__name__}; declare it there, as in '{one.setting}: float = setting(default=60.0, gt=0)'"
             )
         if isinstance(one, Every) and one.setting is not None:
             default = numbers[one.setting]
-            if default is not MISSING and default is not None and not is_seconds(default):
+            if default is not MISSING and default is not None and not is_seconds(in_seconds(default)):
                 raise PluginDefinitionError(
                     f"{plugin.__name__}.{one.name}: {settings.__name__}.{one.setting} has the default {default!r}, "
                     "which is no period; give seconds above 0"

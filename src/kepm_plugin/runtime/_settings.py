@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from random import Random
 from traceback import extract_tb
 from typing import Any, Final, Protocol
@@ -18,7 +19,7 @@ from kepm_plugin.contract import (
 from kepm_plugin.dispatch import Failure, attempted
 from kepm_plugin.errors import AgentError, AgentRefused, AgentUnreachable, BadAgentAnswer, SettingsError
 from kepm_plugin.link import delays
-from kepm_plugin.settings import Change, Settings, difference, encode, fields_of, secrets_of
+from kepm_plugin.settings import Change, Settings, difference, flat, leaves_of, secrets_of, standing_aliases
 
 log = logging.getLogger("kepm_plugin.runtime")
 
@@ -218,12 +219,14 @@ class LiveSettings:
             SettingsError: A value breaks a rule; nothing was written.
             AgentError: The agent refused or could not be reached.
         """
-        known = {field.name: field for field in fields_of(self._kind)}
         # A whole new snapshot is made first, so that every rule has been checked before anything is written.
-        self._made(lambda: self._kind(**{name: changes.get(name, getattr(self.current, name)) for name in known}))
-        for name, field in known.items():
-            if name in changes:
-                await self._agent.put_setting(self._plugin_id, field.key, encode(changes[name]))
+        new = self._made(lambda: replace(self.current, **changes))
+        before, after = flat(self.current), flat(new)
+        for leaf in leaves_of(self._kind):
+            name, _, inner = leaf.name.partition(".")
+            if name in changes and not (inner and after[leaf.key] == before[leaf.key]):
+                for key in (leaf.key, *standing_aliases(self._kind, self._values, leaf.key)):
+                    await self._agent.put_setting(self._plugin_id, key, after[leaf.key])
         await self._refresh_for_caller()
 
     async def revert(self) -> None:

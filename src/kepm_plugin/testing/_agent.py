@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from kepm_plugin.contract import BROKER_HOST_KEY, BROKER_PORT_KEY, RESERVED_SETTING_PREFIX, SYSTEM_PLUGIN
 from kepm_plugin.errors import AgentRefused, UnknownPlugin, UsageError
 from kepm_plugin.knobs import KEYS, near_miss
-from kepm_plugin.settings import Settings, fields_of
+from kepm_plugin.settings import Settings, declares, leaves_of
 
 Setting = str | int | float | bool
 
@@ -51,10 +51,10 @@ def check_keys(settings: type[Settings], keys: Iterable[str]) -> None:
     Raises:
         UsageError: With the near miss.
     """
-    fields = {field.key: field for field in fields_of(settings)}
+    fields = {field.key: field for field in leaves_of(settings)}
     names = {field.name: field.key for field in fields.values()}
     for key in keys:
-        if key.casefold() in (known.casefold() for known in (*fields, *KEYS.values())):
+        if declares(settings, key) or key.casefold() in KEYS.values():
             continue
         if key.casefold().startswith(RESERVED_SETTING_PREFIX):
             meant = f"did you mean {near!r}?" if (near := near_miss(key)) else f"there is: {', '.join(KEYS.values())}"
