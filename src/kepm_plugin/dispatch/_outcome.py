@@ -47,6 +47,8 @@ class Outcomes:
         self._plugin_id, self._responses = plugin_id, tuple(responses)
         self._store, self._contract, self._trouble = store, contract, trouble
         self._redact, self._window = redact, window
+        self._nameless: set[str] = set()
+        """Handlers of commands that came without a correlation id, of which the log has been told."""
 
     # --- without a call -----------------------------------------------------------------------------------------------
 
@@ -152,7 +154,18 @@ class Outcomes:
                 return
             self.counters.handled += 1
             log.info("handler.done", extra=where)
+            if identity(correlation, work.received) is None:
+                self._say_nameless(lane, where)
             self._finish(lane, work, answer)
+
+    def _say_nameless(self, lane: Lane, where: dict[str, object]) -> None:
+        if lane.route.spec.name not in self._nameless:
+            self._nameless.add(lane.route.spec.name)
+            reason = (
+                f"the command has no property {self._contract.correlation_field!r}, so its answer has none of a "
+                "caller's; if callers name it otherwise, look at the contract's correlation_field (docs/contract.md)"
+            )
+            log.warning("command.nameless", extra=where | {"reason": reason})
 
     def _failed(
         self,
