@@ -56,13 +56,16 @@ def trusted_text(file: Path) -> bytes:
         link = file.lstat()
         # Without waiting, should it be a pipe; and looked at when it is open, so that it cannot be exchanged.
         descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-        with os.fdopen(descriptor, "rb") as opened:
+        try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise UsageError(f"{file} is not a file; name the contract file")
             if sys.platform != "win32":
                 _check_owner(file, link.st_uid, found)
-            text = opened.read(LARGEST + 1)
+            with os.fdopen(descriptor, "rb", closefd=False) as opened:
+                text = opened.read(LARGEST + 1)
+        finally:
+            os.close(descriptor)
     except OSError as exc:
         raise UsageError(f"{file} cannot be read: {exc.strerror}; name the contract file, or leave it out") from exc
     if len(text) > LARGEST:

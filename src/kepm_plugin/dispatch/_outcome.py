@@ -60,7 +60,9 @@ class Outcomes:
             return
         self.counters.mismatched += 1
         reason = failure.error.reason
-        log.warning("message.mismatched", extra=self._where(lane, work) | {"reason": reason})
+        where = self._where(lane, work)
+        log.warning("message.mismatched", extra=where | {"reason": reason})
+        self._note_caller(lane, work, correlation, where)
         self._bury(lane, work, correlation, "payload mismatch", reason, answer=reason)
 
     def repeated(self, lane: Lane, work: Work, seen: Seen, caller: int) -> None:
@@ -154,12 +156,14 @@ class Outcomes:
                 return
             self.counters.handled += 1
             log.info("handler.done", extra=where)
-            if identity(correlation, work.received) is None:
-                self._say_nameless(lane, where)
+            self._note_caller(lane, work, correlation, where)
             self._finish(lane, work, answer)
 
-    def _say_nameless(self, lane: Lane, where: dict[str, object]) -> None:
-        if lane.route.spec.name not in self._nameless:
+    def _note_caller(self, lane: Lane, work: Work, correlation: object, where: dict[str, object]) -> None:
+        """Say, once for each handler, that a command's caller cannot know the answer for its own."""
+        if lane.route.response is None or lane.route.spec.name in self._nameless:
+            return
+        if identity(correlation, work.received) is None:
             self._nameless.add(lane.route.spec.name)
             reason = (
                 f"the command has no property {self._contract.correlation_field!r}, so its answer has none of a "
