@@ -1,46 +1,34 @@
 """`contract`: every item has a rule, and what is made of the items is what they say."""
 
-import json
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kepm_plugin.contract import ASSUMED, DOCUMENTED, ITEMS, Contract, Rule
+from kepm_plugin.contract import ASSUMED, DOCUMENTED, ITEMS, Contract
 from kepm_plugin.errors import UsageError
 
-WORDS = st.sampled_from(
-    ["value", "{PluginId}", "{Random}", "{ProcessId}", "{Other}", "_", " ", "", "native", "ä", "\n"]
-)
-TEXTS = st.lists(WORDS, max_size=4).map("".join) | st.text(max_size=8)
-SCALARS = TEXTS | st.integers(-3, 9) | st.booleans() | st.none() | st.floats(allow_nan=False)
-VALUES = SCALARS | st.lists(SCALARS, max_size=9) | st.lists(st.sampled_from(["a", "b", 1]), min_size=5, max_size=8)
+WORDS = st.sampled_from(["value", "{PluginId}", "{Random}", "{ProcessId}", "{Other}", "_", " ", "", "native", "ä"])
+# Not with a line's end, before which `$` holds in Python and not in JSON Schema's own expressions.
+TEXTS = st.lists(WORDS, max_size=4).map("".join) | st.text(st.characters(exclude_characters="\n"), max_size=8)
+# Not 1.0, which is an integer to JSON Schema; TOML tells them apart.
+SCALARS = TEXTS | st.integers(-3, 9) | st.booleans() | st.none() | st.just(0.5)
+LISTS = st.lists(SCALARS, max_size=9) | st.lists(st.sampled_from(["a", "b", 1]), min_size=5, max_size=8)
 
 
-def rule_takes(rule: Rule, value: object) -> bool:
-    return rule.holds(tuple(value) if isinstance(value, list) else value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-
-
-def schema_takes(rule: Rule, value: object) -> bool:
-    validator = jsonschema.Draft202012Validator(dict(rule.schema))
-    return validator.is_valid(value)
-
-
-@given(st.sampled_from(sorted(ITEMS)), VALUES)
-def test_a_rule_and_its_schema_take_the_same(name: str, value: Any) -> None:
-    if "\n" not in json.dumps(value, default=str) and "\\n" not in json.dumps(value):  # `$` differs: Python is laxer
-        whole = isinstance(value, float) or (isinstance(value, list) and any(isinstance(one, float) for one in value))  # pyright: ignore[reportUnknownVariableType]
-        if not whole:  # 1.0 is an integer to JSON Schema; TOML tells them apart
-            assert rule_takes(ITEMS[name], value) == schema_takes(ITEMS[name], value)
+@given(st.sampled_from(sorted(ITEMS)), SCALARS | LISTS)
+def test_a_rule_and_its_schema_take_the_same(name: str, value: object) -> None:
+    made: object = tuple(cast("list[object]", value)) if isinstance(value, list) else value
+    schema = jsonschema.Draft202012Validator(dict(ITEMS[name].schema))
+    assert ITEMS[name].holds(made) == schema.is_valid(value)
 
 
 def test_every_item_has_a_rule_that_takes_what_is_assumed() -> None:
     assert list(ITEMS) == [one.name for one in fields(Contract)]
     assert all(rule.holds(getattr(ASSUMED, name)) for name, rule in ITEMS.items())
-    assert all(name.lower() not in ITEMS for name in DOCUMENTED)
     assert "SETTINGS_PATH" in DOCUMENTED
 
 

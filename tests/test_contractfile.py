@@ -1,5 +1,6 @@
 """`contractfile`: where the file is, whom to trust with it, what it may say; and that a plugin starts by it."""
 
+import json
 import os
 import stat
 import sys
@@ -111,9 +112,9 @@ def test_the_schema_is_one_and_says_what_the_reader_says(tmp_path: Path) -> None
     assert "KeeperLogger" in items["log_level_field"]["description"], "one docstring for several items"
     jsonschema.validate({name: one["default"] for name, one in items.items()}, schema)
     contract = read_contract(written(tmp_path, EVERY_ITEM))
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in contract.changes().items()}
-    jsonschema.validate(plain, schema)
-    for wrong in ({"no": 1}, {"put_tier": "root"}, {"client_id": "worker"}, {"value_fields": []}):
+    jsonschema.validate(json.loads(json.dumps(contract.changes())), schema)
+    refused: list[dict[str, object]] = [{"no": 1}, {"put_tier": "root"}, {"client_id": "worker"}, {"value_fields": []}]
+    for wrong in refused:
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(wrong, schema)
 
@@ -162,11 +163,33 @@ def test_a_file_that_others_may_write_is_not_trusted(tmp_path: Path, mode: int, 
     assert complaint.endswith("chmod go-w it")
 
 
-class Stat:
-    """What the system says of a file, but for its owner."""
+class System:
+    """The system's calls, with other answers to who owns a file, who made a link to it, and who we are."""
 
-    def __init__(self, found: os.stat_result, owner: int) -> None:
-        self.st_mode, self.st_uid = found.st_mode, owner
+    def __init__(self, patch: pytest.MonkeyPatch, *, user: int, owner: int, linked_by: int) -> None:
+        self._user, self._owner, self._linked_by = user, owner, linked_by
+        self._lstat = Path.lstat
+        patch.setattr("kepm_plugin.contractfile._place.os", self)
+
+        def lstat(path: Path) -> os.stat_result:
+            return owned(self._lstat(path), self._linked_by)
+
+        patch.setattr(Path, "lstat", lstat)
+
+    def geteuid(self) -> int:
+        return self._user
+
+    def fstat(self, descriptor: int) -> os.stat_result:
+        return owned(os.fstat(descriptor), self._owner)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+
+def owned(found: os.stat_result, owner: int) -> os.stat_result:
+    values = list(found)
+    values[stat.ST_UID] = owner
+    return os.stat_result(values)
 
 
 @pytest.mark.parametrize("owner", [0, 1_000, 4_711])
@@ -174,21 +197,21 @@ class Stat:
 def test_only_root_and_the_process_own_user_are_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, user: int
 ) -> None:
-    file, fstat = written(tmp_path, ""), os.fstat
-    monkeypatch.setattr(os, "geteuid", lambda: user)
-    monkeypatch.setattr(os, "fstat", lambda descriptor: Stat(fstat(descriptor), owner))
-    monkeypatch.setattr(Path, "lstat", lambda _: Stat(os.stat(file), 0))
-    if owner in (0, user):
-        assert read_contract(file) == ASSUMED
-    else:
-        assert f"belongs to user {owner}, and this process is user {user}" in refusal(file)
+    file = written(tmp_path, "")
+    with monkeypatch.context() as patch:
+        System(patch, user=user, owner=owner, linked_by=0)
+        if owner in (0, user):
+            assert read_contract(file) == ASSUMED
+        else:
+            assert f"belongs to user {owner}, and this process is user {user}" in refusal(file)
 
 
 def test_a_link_of_somebody_else_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who made the link has chosen the file, whosever that is."""
     file = written(tmp_path, "")
-    monkeypatch.setattr(Path, "lstat", lambda _: Stat(os.stat(file), 4_711))
-    assert "belongs to user 4711" in refusal(file)
+    with monkeypatch.context() as patch:
+        System(patch, user=0, owner=0, linked_by=4_711)
+        assert "belongs to user 4711" in refusal(file)
 
 
 def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
