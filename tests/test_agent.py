@@ -214,7 +214,7 @@ async def test_a_body_of_no_known_form_is_refused(body: bytes) -> None:
 
 async def test_an_object_without_a_known_field_is_refused_by_its_fields() -> None:
     async with open_agent(BASE, transport=answering({"data": "hush"})) as agent:
-        with pytest.raises(BadAgentAnswer, match="fields data, none of value, settingValue") as caught:
+        with pytest.raises(BadAgentAnswer, match="properties data, none of value, settingValue; look at") as caught:
             await agent.setting("MyWorker", "root")
     assert "hush" not in str(caught.value)
 

@@ -156,9 +156,13 @@ class Lines:
         """Return the line that holds a text, the `count`th of them."""
         with anyio.fail_after(10):
             while len(found := [line for line in self.seen if text in line]) < count:
-                self._news.clear()
-                await self._news.wait()
+                await self.news()
         return found[count - 1]
+
+    async def news(self) -> None:
+        """Return when there is one more line."""
+        self._news.clear()
+        await self._news.wait()
 
 
 class Peer:

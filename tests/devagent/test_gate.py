@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 from kepm_plugin.devagent.bodies import Connect, Publish, Subscribe, Will
+from kepm_plugin.devagent.likeness import Likeness
 from kepm_plugin.devagent.packets import CONNACK, DISCONNECT, PINGREQ, PINGRESP, PUBACK, PUBLISH, SUBACK, Packet
 from tests.devagent.conftest import Peer, staged
 
@@ -133,7 +134,7 @@ async def test_a_client_id_that_does_not_name_the_plugin_is_refused(root: Path) 
 
 
 async def test_one_form_of_the_client_id_can_be_required(root: Path) -> None:
-    async with staged(root, "mosquitto", client_id="plugin_{PluginId}") as stage:
+    async with staged(root, "mosquitto", like=Likeness(client_id="plugin_{PluginId}")) as stage:
         _, _, refused = await stage.connect("P")
         _, _, accepted = await stage.connect("plugin_P")
         assert (refused, accepted) == (0x85, 0)

@@ -27,6 +27,7 @@ from kepm_plugin.devagent.engine import pauses, running_engine
 from kepm_plugin.devagent.engines import Recipe, Start, choose, start_mosquitto, start_nats
 from kepm_plugin.devagent.guarding import guarded
 from kepm_plugin.devagent.layout import configured_port, keep_ports, listener
+from kepm_plugin.devagent.likeness import Likeness, Role
 from kepm_plugin.devagent.logger import KeeperLogger
 from kepm_plugin.devagent.reload import is_source
 from kepm_plugin.devagent.sender import engine_client
@@ -105,7 +106,7 @@ GROUP = """\
 
 def test_a_traceback_is_shown_line_by_line_with_the_frames_of_the_author(tmp_path: Path) -> None:
     lines = Lines()
-    logger = KeeperLogger(tmp_path / "KeeperLogger.log", Terminal(echo=lines))
+    logger = KeeperLogger(tmp_path / "KeeperLogger.log", Terminal(echo=lines), Role(Likeness()))
     record = {"level": "Error", "message": "handler.failed", "topic": "P/Commands/x", "exception": TRACEBACK}
     logger.take(crossing(json.dumps(record).encode()))
     assert [line.removeprefix(f"{'P':<12} ") for line in lines.seen] == [
@@ -142,7 +143,7 @@ def test_a_traceback_without_the_author_is_shown_whole_and_groups_keep_their_mar
 )
 def test_a_record_is_shown_and_written_whatever_it_is(tmp_path: Path, payload: bytes, shown: str) -> None:
     lines = Lines()
-    logger = KeeperLogger(tmp_path / "KeeperLogger.log", Terminal(echo=lines))
+    logger = KeeperLogger(tmp_path / "KeeperLogger.log", Terminal(echo=lines), Role(Likeness()))
     logger.take(crossing(payload))
     assert shown in lines.seen[0]
     written = json.loads((tmp_path / "KeeperLogger.log").read_text("utf-8"))
@@ -152,7 +153,7 @@ def test_a_record_is_shown_and_written_whatever_it_is(tmp_path: Path, payload: b
 
 def test_a_log_that_cannot_be_written_is_reported_once(tmp_path: Path) -> None:
     lines = Lines()
-    logger = KeeperLogger(tmp_path / "missing" / "KeeperLogger.log", Terminal(echo=lines))
+    logger = KeeperLogger(tmp_path / "missing" / "KeeperLogger.log", Terminal(echo=lines), Role(Likeness()))
     logger.take(crossing(b"{}"))
     logger.take(crossing(b"{}"))
     assert sum("cannot be written" in line for line in lines.seen) == 1
@@ -161,7 +162,7 @@ def test_a_log_that_cannot_be_written_is_reported_once(tmp_path: Path) -> None:
 
 def test_a_full_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kepm_plugin.devagent.logger.ROTATE_AT", 10)
-    logger = KeeperLogger(tmp_path / "KeeperLogger.log", Terminal(echo=Lines()))
+    logger = KeeperLogger(tmp_path / "KeeperLogger.log", Terminal(echo=Lines()), Role(Likeness()))
     logger.take(crossing(b"first"))
     logger.take(crossing(b"second"))
     assert len(list(tmp_path.glob("KeeperLogger_*.log"))) == 1

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kepm_plugin.devagent import ControlClient
+from kepm_plugin.devagent import ControlClient, Likeness
 from kepm_plugin.devagent.__main__ import main, parsed
 from kepm_plugin.errors import AgentUnreachable
 from tests.devagent.conftest import install, manifest, python
@@ -248,6 +248,9 @@ def test_the_command_line_becomes_options(root: Path) -> None:
     options = parsed(arguments)
     assert (options.root, options.broker, options.https_port, options.mqtt_port) == (root, "nats", 7001, 7002)
     assert (options.trust_children, options.leave_orphans, options.mqtt5, options.color) == (True, True, False, False)
-    assert (options.client_id, options.registration_delay, options.stop_grace) == ("{PluginId}_1", 1.0, 2.0)
+    assert (options.like.client_id, options.registration_delay, options.stop_grace) == ("{PluginId}_1", 1.0, 2.0)
+    assert parsed(["--like", "put_tier=admin", "--like", "log_levels=a, b"]).like == Likeness(
+        put_tier="admin", log_levels=("a", "b")
+    )
     assert options.checks == (60.0, 30.0)
     assert parsed(["--first-check", "1", "--monitor-interval", "2"]).checks == (1.0, 2.0)

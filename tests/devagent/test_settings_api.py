@@ -201,7 +201,7 @@ def test_settings_of_a_file_are_what_is_no_manifest_field() -> None:
         "arguments": "",
     }
     content["metadata"]["owner"] = "me"
-    assert file_settings(content) == {"Level": "high", "nested.a.b": "1", "owner": "me"}
+    assert file_settings(content) == {"Level": "high", "nested.a.b": 1, "owner": "me"}
 
 
 @pytest.mark.parametrize(

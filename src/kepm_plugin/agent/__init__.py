@@ -6,7 +6,7 @@ to be is for the caller.
 
 import json
 import math
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from ..errors import (
 )
 from ..peer import PeerPolicy, Trust, tls_error
 from ._address import find_api_base
+from ._answer import Answer, check_status, flat, json_object, text
 from ._newcomer import Newcomer
 from ._renewal import RenewingTransport
 
@@ -63,8 +64,8 @@ class AgentClient:
         "", objects flattened with dots.
         """
         url = self._url(plugin)
-        answer = _json_object(await self._ask("GET", url, plugin=plugin), url)
-        return dict(_flat(answer, ""))
+        answer = json_object(await self._ask("GET", url, plugin=plugin), url)
+        return dict(flat(answer, ""))
 
     async def setting(self, plugin: str, key: str) -> str:
         """Return one setting as text; the answer may be the bare value or an object that holds it."""
@@ -73,10 +74,13 @@ class AgentClient:
         if response.content_type == "text/plain":  # what an ASP.NET action makes of a bare string
             return response.text(url)
         try:
-            return _text(self._contract.single_value(response.json(url)))
+            return text(self._contract.single_value(response.json(url)))
         except LookupError as error:
             expected = ", ".join(self._contract.value_fields)
-            raise BadAgentAnswer(f"GET {url}: the answer has the fields {error}, none of {expected}") from None
+            raise BadAgentAnswer(
+                f"GET {url}: the answer has the properties {error}, none of {expected}; look at the contract's "
+                "value_fields (docs/contract.md)"
+            ) from None
 
     async def put_setting(self, plugin: str, key: str, value: str | float | bool) -> None:
         """Store a value in the agent's unified storage; it stays in force until a revert."""
@@ -84,7 +88,10 @@ class AgentClient:
             raise SettingsError(
                 f"setting {key!r} cannot be stored: it must be a finite number", key=key, rule="a finite number"
             )
-        await self._ask("PUT", self._url(plugin, key), plugin=plugin, key=key, body=self._contract.put_body(value))
+        url = self._url(plugin, key)
+        if self._contract.put_tier == "admin":
+            raise AgentRefused(f"PUT {url} was not tried: only administrators write settings, says put_tier")
+        await self._ask("PUT", url, plugin=plugin, key=key, body=self._contract.put_body(value))
 
     async def revert(self, plugin: str) -> None:
         """Make the plugin's JSON file count again."""
@@ -97,12 +104,12 @@ class AgentClient:
     async def status(self, plugin: str) -> dict[str, object]:
         """Return what the agent says about changes of the plugin's configuration; the keys are not documented."""
         url = self._url(plugin, STATUS)
-        return _json_object(await self._ask("GET", url, plugin=plugin), url)
+        return json_object(await self._ask("GET", url, plugin=plugin), url)
 
     async def health(self) -> dict[str, object]:
         """Return `status`, `timestamp` and `version` of the agent, which anyone may ask for."""
         url = self._api_base + HEALTH_PATH
-        return _json_object(await self._ask("GET", url), url)
+        return json_object(await self._ask("GET", url), url)
 
     def _url(self, *names: str) -> str:
         for name in names:
@@ -110,7 +117,9 @@ class AgentClient:
                 raise UnknownPlugin(f"{name!r} is no name of a plugin or setting: give the plugin's id, or the key")
         return "/".join([self._api_base + SETTINGS_PATH, *(quote(name, safe="") for name in names)])
 
-    async def _ask(self, method: str, url: str, *, plugin: str = "", key: str = "", body: object = None) -> "_Answer":
+    async def _ask(
+        self, method: str, url: str, *, plugin: str = "", key: str = "", body: Mapping[str, object] | None = None
+    ) -> Answer:
         what = f"{method} {url}"
         try:
             with anyio.fail_after(self._timeout):
@@ -126,10 +135,10 @@ class AgentClient:
             raise AgentUnreachable(f"{what}: {text}; is the agent running, and is this its address?") from None
         except httpx.InvalidURL as error:
             raise UsageError(f"{what}: this is not a URL ({error}); correct --keeper-api-base") from None
-        _check_status(answer, what, plugin, key)
+        check_status(answer, what, plugin, key, body)
         return answer
 
-    async def _exchange(self, method: str, url: str, body: object) -> "_Answer":
+    async def _exchange(self, method: str, url: str, body: Mapping[str, object] | None) -> Answer:
         newcomer, done = Newcomer(self._trust), False
         try:
             async with self._http.stream(
@@ -138,7 +147,7 @@ class AgentClient:
                 content=None if body is None else json.dumps(body),
                 extensions={"trace": newcomer},
             ) as response:
-                answer = _Answer(
+                answer = Answer(
                     response.status_code, response.headers, await _read(response, f"{method} {url}"), method
                 )
             done = True
@@ -196,78 +205,3 @@ async def open_agent(
         transport=transport or RenewingTransport(partial(trust.context, urlsplit(api_base).hostname or "")),
     ) as http:
         yield AgentClient(http, api_base, contract=contract, trust=trust, timeout=timeout)
-
-
-class _Answer:
-    """A response, read to its end."""
-
-    def __init__(self, code: int, headers: httpx.Headers, body: bytes, method: str) -> None:
-        self.code, self.location, self._body, self._method = code, headers.get("location", ""), body, method
-        self.content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-
-    def text(self, url: str) -> str:
-        try:
-            return self._body.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raise BadAgentAnswer(f"{self._method} {url}: the answer is not UTF-8") from None
-
-    def json(self, url: str) -> object:
-        try:
-            return json.loads(self.text(url), parse_constant=_refuse_constant)
-        except (ValueError, RecursionError):
-            kind = self.content_type or "no type"
-            raise BadAgentAnswer(
-                f"{self._method} {url}: the answer is not JSON ({len(self._body)} bytes of {kind})"
-            ) from None
-
-
-def _check_status(answer: _Answer, what: str, plugin: str, key: str) -> None:
-    code = answer.code
-    if 200 <= code < 300:
-        return
-    if code == 403:
-        raise AgentRefused(
-            f"{what} was refused (403): the agent did not launch this process, or has not registered it yet; "
-            "start the plugin through the agent, or try again in a moment"
-        )
-    if code == 404 and plugin:
-        of_setting = f", or that plugin has no setting {key!r}" if key else ""
-        raise UnknownPlugin(
-            f"{what} was not found (404): the agent knows no plugin {plugin!r}{of_setting}; ids are matched exactly, "
-            f"so compare them with the agent's Plugins/{plugin}.json and restart the agent if that file is new"
-        )
-    if 300 <= code < 400:
-        raise BadAgentAnswer(
-            f"{what} was redirected ({code}) to {answer.location[:_SHOWN] or 'nowhere'}, which is not followed, as it "
-            "could carry settings off this machine; give the agent's own https:// address with --keeper-api-base"
-        )
-    raise BadAgentAnswer(f"{what} was answered with status {code}; the agent's log may say why")
-
-
-# --- liberal reading ------------------------------------------------------------------------------------------------
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)  # NaN and Infinity are not JSON
-
-
-def _json_object(answer: _Answer, url: str) -> dict[str, object]:
-    found = answer.json(url)
-    if not isinstance(found, dict):
-        raise BadAgentAnswer(f"GET {url}: the answer is a JSON {type(found).__name__}, no object")
-    return found  # pyright: ignore[reportUnknownVariableType]  json.loads makes string keys
-
-
-def _text(value: object) -> str:
-    """Return a setting's value as the documented string."""
-    if isinstance(value, str):
-        return value
-    return "" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def _flat(value: object, key: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        for name, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
-            yield from _flat(inner, f"{key}.{name}" if key else str(name))  # pyright: ignore[reportUnknownArgumentType]
-    else:
-        yield key, _text(value)

@@ -90,7 +90,7 @@ async def _connect(
         except LinkLost as loss:
             raise AgentUnreachable(
                 f"{broker} did not answer CONNECT ({loss}); it accepts only processes that the agent launched, with "
-                f"the client id of their plugin (here {options.client_id!r})"
+                f"the client id of their plugin (here {options.client_id!r}, made by the contract's client_id)"
             ) from loss
         finally:
             if link is not None and not connected:

@@ -17,6 +17,10 @@ RECEIVE_MAXIMUM: Final = 512
 """Unacknowledged messages that an MQTT 5 broker may send us: as many as are read in one go."""
 
 
+_OF_THE_CLIENT_ID: Final = (0x85, 0x87)
+"""Client Identifier not valid, Not authorized (MQTT 5.0, section 3.2.2.2); paho makes them of 3.1.1's 2 and 5 too."""
+
+
 def new_client(address: BrokerAddress, options: SessionOptions, version: Version) -> aiomqtt.Client:
     """Return a client that is not connected; its deadlines and its limits are ours."""
     will = options.will
@@ -44,3 +48,10 @@ def new_client(address: BrokerAddress, options: SessionOptions, version: Version
 def words(code: ReasonCode) -> str:
     """Return a reason code as text, as in "Not authorized (0x87)"."""
     return f"{code} (0x{code.value:02X})"
+
+
+def remedy(code: ReasonCode) -> str:
+    """Return what else to look at after CONNACK has said no, to go behind a sentence."""
+    if code.value not in _OF_THE_CLIENT_ID:
+        return ""
+    return ". If the agent builds client ids in another way, look at the contract's client_id (docs/contract.md)"

@@ -19,7 +19,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from ..errors import BrokerRefused, LinkLost
-from ._client import RECEIVE_MAXIMUM, new_client, words
+from ._client import RECEIVE_MAXIMUM, new_client, remedy, words
 from ._options import BrokerAddress, Ending, SessionOptions, Version
 from ._private import forget_ping, paho_of, queue_packets, use_wire
 from ._wire import Wire
@@ -104,7 +104,7 @@ class Connection:
                 raise
             raise BrokerRefused(
                 f"the broker refused client id {self.client.identifier!r}: {words(self._refusal)}; it must be that of "
-                "a plugin whose JSON the agent has loaded",
+                f"a plugin whose JSON the agent has loaded{remedy(self._refusal)}",
                 code=self._refusal.value,
             ) from None
 

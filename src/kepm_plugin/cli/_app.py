@@ -38,6 +38,7 @@ ApiBase = Annotated[str | None, typer.Option("--keeper-api-base", metavar="URL",
 CaBundle = Annotated[Path | None, typer.Option(metavar="FILE", help=_run.CA_BUNDLE)]
 DataDir = Annotated[Path | None, typer.Option(metavar="DIR", help=_run.DATA_DIR)]
 LockDir = Annotated[Path | None, typer.Option(metavar="DIR", help=_run.LOCK_DIR)]
+ContractFile = Annotated[Path | None, typer.Option("--contract", metavar="FILE", help=_run.CONTRACT)]
 PeerOption = Annotated[_run.Peer, typer.Option(help=_run.PEER)]
 
 
@@ -96,9 +97,13 @@ def validate(files: Files = None, root: JobsRoot = None) -> None:
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of manifests."""
-    _manifest.print_schema()
+def schema(
+    of: Annotated[
+        _manifest.Described, typer.Argument(metavar="[manifest|contract]", help="Of manifests, or contract files.")
+    ] = "manifest",
+) -> None:
+    """Print the JSON Schema of manifests, or of contract files."""
+    _manifest.print_schema(of)
 
 
 @app.command()
@@ -109,10 +114,16 @@ def run(
     data_dir: DataDir = None,
     lock_dir: LockDir = None,
     peer: PeerOption = "warn",
+    contract: ContractFile = None,
 ) -> None:
     """Run a plugin against an agent."""
     arguments = _run.RunArguments(
-        keeper_api_base=keeper_api_base, ca_bundle=ca_bundle, data_dir=data_dir, lock_dir=lock_dir, peer=peer
+        keeper_api_base=keeper_api_base,
+        ca_bundle=ca_bundle,
+        data_dir=data_dir,
+        lock_dir=lock_dir,
+        peer=peer,
+        contract=contract,
     )
     raise typer.Exit(_run.run_plugin(load(target), arguments))
 
@@ -159,6 +170,13 @@ def dev(
     mqtt_port: Annotated[
         int | None, typer.Option(metavar="N", min=1024, max=65535, help="Port of the broker; kept in the root.")
     ] = None,
+    contract: Annotated[
+        Path | None, typer.Option("--contract", metavar="FILE", help="Contract file that the targets are run with.")
+    ] = None,
+    like: Annotated[
+        list[str] | None,
+        typer.Option("--like", metavar="NAME=VALUE", help="What the agent is like; once for each (docs/contract.md)."),
+    ] = None,
 ) -> None:
     """Run a local agent that launches plugins as an agent would; end it with Ctrl-C."""
     arguments = _dev.DevArguments(
@@ -171,6 +189,8 @@ def dev(
         log_level=log_level,
         https_port=https_port,
         mqtt_port=mqtt_port,
+        contract=contract,
+        like=like or (),
     )
     _dev.dev(targets or [], arguments)
 

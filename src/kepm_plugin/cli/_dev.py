@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from kepm_plugin.contract import API_BASE_TOKEN, PLUGINS_FOLDER
+from kepm_plugin.contractfile import read_contract
 from kepm_plugin.errors import ManifestError, UsageError
 from kepm_plugin.manifest import Manifest, manifest_of, read_manifest, to_json
 from kepm_plugin.target import address, load
@@ -43,6 +44,8 @@ class DevArguments:
     log_level: Level = "Information"
     https_port: int | None = None
     mqtt_port: int | None = None
+    contract: Path | None = None
+    like: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +58,15 @@ class _Launch:
     """Folder whose changes matter."""
 
     @staticmethod
-    def of(target: str, root: Path) -> "_Launch":
+    def of(target: str, root: Path, contract: Path | None) -> "_Launch":
         kind = load(target)
         where, private = address(kind), root / _PRIVATE
         arguments = (
             f"{_WRITTEN_BY_DEV}{shlex.quote(where)} --keeper-api-base {API_BASE_TOKEN} "
             f"--data-dir {shlex.quote(str(private / 'data'))} --lock-dir {shlex.quote(str(private / 'locks'))}"
         )
+        if contract is not None:
+            arguments += f" --contract {shlex.quote(str(contract))}"
         manifest = manifest_of(
             kind.declarations(), executable=str(Path(sys.executable).absolute()), arguments=arguments
         )
@@ -103,16 +108,19 @@ def dev(targets: Sequence[str], arguments: DevArguments) -> None:
     import asyncio
 
     with _dev_extra():
-        from kepm_plugin.devagent import DevOptions, serve
+        from kepm_plugin.devagent import DevOptions, Likeness, serve
     if not targets and arguments.root is None:
         raise UsageError("name a target, or an agent root with --root")
+    contract = None if arguments.contract is None else arguments.contract.absolute()
+    if contract is not None:
+        read_contract(contract)  # so that what is wrong is said here, before anything is launched
     with (
         TemporaryDirectory(prefix="kepm-agent-", ignore_cleanup_errors=True)
         if arguments.root is None
         else (nullcontext(str(arguments.root))) as name
     ):
         root = Path(name).resolve()
-        launches = _prepared(targets, root)
+        launches = _prepared(targets, root, contract)
         options = DevOptions(
             root=root,
             temporary=arguments.root is None,
@@ -123,6 +131,7 @@ def dev(targets: Sequence[str], arguments: DevArguments) -> None:
             trust_children=arguments.trust_children,
             leave_orphans=arguments.leave_orphans,
             logging_level=arguments.log_level,
+            like=Likeness.of(arguments.like),
             watch=_watched(launches, root) if arguments.reload else {},
             before_reload=_regenerate(launches, root / PLUGINS_FOLDER),
         )
@@ -144,9 +153,10 @@ def send(plugin: str, command: str, payload: str | None, root: Path | None, time
         raise UsageError(f'the payload is no JSON: {exc}; write it as in \'{{"root": "/etc"}}\'') from exc
     if not isinstance(content, dict):
         raise UsageError('the payload is not a JSON object; write it as in \'{"root": "/etc"}\'')
-    answer = client_of(root, plugin).send(plugin, command, cast("dict[str, Any]", content), timeout)
+    client = client_of(root, plugin)
+    answer = client.send(plugin, command, cast("dict[str, Any]", content), timeout)
     print_json(answer)
-    return 0 if answer.get("ok") is True else NOT_OK
+    return 0 if answer.get(client.describe()["like"]["answer_ok"]) is True else NOT_OK
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -182,11 +192,11 @@ def _dev_extra() -> Generator[None]:
         raise UsageError(f"the local agent needs {exc.name}, which is not installed; install kepm-plugin[dev]") from exc
 
 
-def _prepared(targets: Sequence[str], root: Path) -> dict[str, _Launch]:
+def _prepared(targets: Sequence[str], root: Path, contract: Path | None) -> dict[str, _Launch]:
     """Write the targets' manifests into the root, all or, where one would replace somebody else's file, none."""
     launches: dict[str, _Launch] = {}
     for target in targets:
-        launch = _Launch.of(target, root)
+        launch = _Launch.of(target, root, contract)
         if launches.setdefault(launch.manifest.id, launch) is not launch:
             raise UsageError(f"two targets have the id {launch.manifest.id!r}; leave one of them out")
     plugins = root / PLUGINS_FOLDER

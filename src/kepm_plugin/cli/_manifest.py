@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from kepm_plugin.contract import PLUGINS_FOLDER
+from kepm_plugin.contractfile import contract_schema
 from kepm_plugin.errors import ManifestError, UsageError
 from kepm_plugin.manifest import Manifest, drift, manifest_of, read_manifest, schema, to_json, validate_files
 from kepm_plugin.plugin import Declarations, Plugin
+
+Described = Literal["manifest", "contract"]
+"""Files that have a schema."""
 
 DRIFTED = 1
 """Exit code of a check that found a difference."""
@@ -94,9 +98,10 @@ def validate(files: Sequence[Path], root: Path | None = None) -> int:
     return ManifestError.exit_code if found.errors else 0
 
 
-def print_schema() -> None:
-    """Print the JSON Schema of a plugin's JSON."""
-    _print(json.dumps(schema(), indent=2).encode() + b"\n")
+def print_schema(of: Described) -> None:
+    """Print the JSON Schema of a plugin's JSON, or of a contract file."""
+    described = schema() if of == "manifest" else contract_schema()
+    _print(json.dumps(described, indent=2).encode() + b"\n")
 
 
 def write(manifest: Manifest, folder: Path) -> Path:

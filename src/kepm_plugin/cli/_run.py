@@ -14,6 +14,7 @@ API_BASE: Final = "The agent's HTTPS API, as in https://127.0.0.1:6889; found ou
 CA_BUNDLE: Final = "Certificates (PEM) that verify the agent; without them the owner of its sockets is checked."
 DATA_DIR: Final = "Where the plugin's folder lies; the platform's state folder for services unless given."
 LOCK_DIR: Final = "Where the lock lies that lets one copy of the plugin handle messages; for local agents."
+CONTRACT: Final = "What the agent does otherwise than is assumed (TOML); found out where it is not given."
 PEER: Final = "What to do where the owner of the agent's sockets cannot be told."
 
 
@@ -26,6 +27,7 @@ class RunArguments:
     data_dir: Path | None = None
     lock_dir: Path | None = None
     peer: Peer = "warn"
+    contract: Path | None = None
 
 
 def parsed(program: str, arguments: Sequence[str]) -> RunArguments:
@@ -35,6 +37,7 @@ def parsed(program: str, arguments: Sequence[str]) -> RunArguments:
     parser.add_argument("--ca-bundle", metavar="FILE", type=Path, help=CA_BUNDLE)
     parser.add_argument("--data-dir", metavar="DIR", type=Path, help=DATA_DIR)
     parser.add_argument("--lock-dir", metavar="DIR", type=Path, help=LOCK_DIR)
+    parser.add_argument("--contract", metavar="FILE", type=Path, help=CONTRACT)
     parser.add_argument("--peer", choices=("warn", "require"), default="warn", help=PEER)
     return RunArguments(**vars(parser.parse_args(arguments)))
 
@@ -49,5 +52,6 @@ def run_plugin(kind: type[Plugin], arguments: RunArguments) -> int:
         data_dir=arguments.data_dir,
         lock_dir=arguments.lock_dir,
         peer=arguments.peer,
+        contract=arguments.contract,
     )
     return run(kind, options)

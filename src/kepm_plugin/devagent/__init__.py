@@ -26,6 +26,7 @@ from kepm_plugin.devagent.faults import (
     SuspendEngine,
     SuspendPlugin,
 )
+from kepm_plugin.devagent.likeness import Likeness
 from kepm_plugin.devagent.logger import LogRecord
 from kepm_plugin.devagent.options import DevOptions
 from kepm_plugin.devagent.orchestrator import PluginState
@@ -47,6 +48,7 @@ __all__ = [
     "Duplicate",
     "Fault",
     "HalfOpen",
+    "Likeness",
     "LogRecord",
     "MovePort",
     "Mute",

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kepm_plugin.devagent.likeness import Likeness
 from kepm_plugin.devagent.options import DevOptions
 from kepm_plugin.devagent.running import serve
 from kepm_plugin.errors import KepmError
@@ -25,12 +26,14 @@ def parsed(arguments: Sequence[str]) -> DevOptions:
     parser.add_argument("--real-intervals", action="store_true", help="check plugins as seldom as the agent does")
     parser.add_argument("--stop-grace", type=float, default=DevOptions().stop_grace, metavar="SECONDS")
     parser.add_argument("--registration-delay", type=float, default=0.0, metavar="SECONDS")
-    parser.add_argument("--client-id", help="the one client id that is accepted; may hold {PluginId}")
+    parser.add_argument("--client-id", help="the one client id that is accepted; may hold {PluginId} and {Suffix}")
+    parser.add_argument("--like", action="append", default=[], metavar="NAME=VALUE", help="see docs/contract.md")
     parser.add_argument("--trust-children", action="store_true", help="trust what a plugin's process launches, too")
     parser.add_argument("--leave-orphans", action="store_true", help="should the agent be killed, plugins live on")
     parser.add_argument("--no-mqtt5", dest="mqtt5", action="store_false", help="let MQTT 3.1.1 through only")
     parser.add_argument("--no-color", dest="color", action="store_const", const=False)
-    return DevOptions(**vars(parser.parse_args(arguments)))
+    given = vars(parser.parse_args(arguments))
+    return DevOptions(like=Likeness.of(given.pop("like"), given.pop("client_id")), **given)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import anyio
@@ -15,6 +16,7 @@ from kepm_plugin.devagent.faults import Fault
 from kepm_plugin.devagent.gate import Gate
 from kepm_plugin.devagent.inflicting import Inflictor
 from kepm_plugin.devagent.layout import Layout
+from kepm_plugin.devagent.likeness import Role
 from kepm_plugin.devagent.logger import KeeperLogger
 from kepm_plugin.devagent.manifests import Manifest, Problem, read_file
 from kepm_plugin.devagent.orchestrator import Orchestrator, PluginState
@@ -33,6 +35,7 @@ class DevAgent:
         api_base: `https://127.0.0.1:<port>`.
         traffic: What went through the gate; `traffic.denied` counts by plugin id what did not.
         logger: `logger.records` are the records that reached KeeperLogger.
+        role: Whom it plays; `role.like` may be replaced.
         faults: Those in force, and how often each kind acted.
         deliveries: What the broker sent to each plugin, what the plugin acknowledged, what was dropped.
     """
@@ -49,12 +52,13 @@ class DevAgent:
         logger: KeeperLogger,
         rights: dict[str, Rights],
         inflictor: Inflictor,
+        role: Role,
     ) -> None:
         self.root, self.api_base = layout.root, api_base
         self.traffic: Traffic = gate.traffic
         self.faults: Faults = inflictor.faults
         self.deliveries: Deliveries = gate.deliveries
-        self.logger, self._inflictor = logger, inflictor
+        self.logger, self.role, self._inflictor = logger, role, inflictor
         self._layout, self._engine, self._gate, self._orchestrator = layout, engine, gate, orchestrator
         self._storage, self._rights = storage, rights
 
@@ -156,7 +160,7 @@ class DevAgent:
         with anyio.move_on_after(timeout):
             await self._wait_command(plugin_id, command)
             subscribed = True
-            return await send_command(self._engine, plugin_id, command, payload or {})
+            return await send_command(self._engine, plugin_id, command, payload or {}, self.role.like)
         if subscribed:
             raise NoAnswer(f"{plugin_id} did not answer {topic} within {timeout:g} s")
         if not self._gate.connected(plugin_id):
@@ -239,6 +243,14 @@ class DevAgent:
         """
         return self._storage.effective(plugin_id)
 
+    def values(self, plugin_id: str) -> dict[str, object]:
+        """Return the merged settings with the types that they were given with.
+
+        Raises:
+            UnknownPlugin: No such plugin.
+        """
+        return self._storage.values(plugin_id)
+
     def put(self, plugin_id: str, key: str, value: object) -> bool:
         """Store a setting over the file's value; tell whether the file has one.
 
@@ -294,11 +306,12 @@ class DevAgent:
         return {"stored": stored, "file": file, "fileChanged": changed, "program": program}
 
     def describe(self) -> dict[str, Any]:
-        """Return where this agent is: root, api_base, broker, engine, engine_pid."""
+        """Return where and what this agent is: root, api_base, broker, engine, engine_pid, like."""
         return {
             "root": str(self.root),
             "api_base": self.api_base,
             "broker": list(self.broker),
             "engine": self.engine,
             "engine_pid": self.engine_pid,
+            "like": asdict(self.role.like),
         }

@@ -25,6 +25,7 @@ from kepm_plugin.devagent.ends import READ, End, first_packets
 from kepm_plugin.devagent.engine import Engine
 from kepm_plugin.devagent.faulting import Faults
 from kepm_plugin.devagent.faults import CloseBeforeConnack, RefuseConnack
+from kepm_plugin.devagent.likeness import Role
 from kepm_plugin.devagent.packets import CONNECT, V5
 from kepm_plugin.devagent.passage import Passage
 from kepm_plugin.devagent.registry import Address, Caller, Registry
@@ -68,13 +69,13 @@ class Gate:
         *,
         faults: Faults,
         embedded: bool = False,
-        client_id: str | None = None,
+        role: Role,
         mqtt5: bool = True,
         on_publish: Callable[[Crossing], None] = lambda _: None,
     ) -> None:
         self.engine, self.rights, self.traffic, self.terminal = engine, rights, traffic, terminal
         self.faults, self.embedded, self.deliveries = faults, embedded, Deliveries()
-        self._registry, self._client_id, self._mqtt5 = registry, client_id, mqtt5
+        self._registry, self._role, self._mqtt5 = registry, role, mqtt5
         self._on_publish = on_publish
         self._seats: dict[str, Seat] = {}
         self._changed = asyncio.Event()  # set, and replaced, when a subscription may have come
@@ -206,17 +207,15 @@ class Gate:
         if caller.plugin_id is None:
             raise Refusal(NOT_AUTHORISED, "only processes that the agent launched may connect")
         if not self._owner(connect.client_id, caller.plugin_id):
-            wanted = self._client_id or "{PluginId}, or parts joined by _ of which one is the plugin's id"
+            wanted = self._role.like.client_id or "{PluginId}, or parts joined by _ of which one is the plugin's id"
             raise Refusal(BAD_CLIENT_ID, f"the client id does not name the plugin; expected {wanted}")
         if not self.engine.up:
             raise Refusal(UNAVAILABLE, f"{self.engine.name} is down")
         return caller.plugin_id
 
     def _owner(self, client_id: str, plugin_id: str) -> bool:
-        """Tell whether a client id names the plugin (kepm-facts, section 2.3)."""
-        if self._client_id is not None:
-            return client_id == self._client_id.replace("{PluginId}", plugin_id)
-        return client_id == plugin_id or plugin_id in client_id.split("_")
+        """Tell whether a client id names the plugin."""
+        return self._role.like.accepts(client_id, plugin_id)
 
 
 def ends_of(writer: asyncio.StreamWriter) -> tuple[Address, Address]:

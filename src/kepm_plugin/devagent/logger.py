@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from kepm_plugin.devagent.likeness import Likeness, Role
 from kepm_plugin.devagent.terminal import LEVEL_STYLES, Terminal
 from kepm_plugin.devagent.tracebacks import readable
 from kepm_plugin.devagent.traffic import Crossing, Ledger
 
 ROTATE_AT: Final = 10 * 1024 * 1024
 _KNOWN: Final = frozenset({"timestamp", "time", "level", "source", "plugin", "message", "msg", "event"})
+_USUAL: Final = ("timestamp", "level", "message", "source")
 _TRACEBACK: Final = "exception"
 """The field that holds a traceback as text."""
 
@@ -36,15 +38,18 @@ class LogRecord:
 class KeeperLogger:
     """Takes records in; keeps the last ones in `records`."""
 
-    def __init__(self, path: Path, terminal: Terminal) -> None:
-        self._path, self._terminal = path, terminal
+    def __init__(self, path: Path, terminal: Terminal, role: Role) -> None:
+        self._path, self._terminal, self._role = path, terminal, role
         self.records: Ledger[LogRecord] = Ledger()
         self._broken = False
 
     def take(self, crossing: Crossing) -> None:
-        """Write one publication to the file and show it."""
+        """Write one publication to the file and show it; one that does not fit is dropped, and that is shown."""
         raw = crossing.payload.decode("utf-8", "replace")
         record = LogRecord(plugin_id=crossing.plugin_id, record=_parsed(raw), raw=raw, at=crossing.at)
+        if record.record is not None and (why := self._role.like.lacking(record.record)):
+            self._terminal.line(record.plugin_id, f"log record dropped: {why}; the client sees nothing of this", "red")
+            return
         self._write(record)
         self._show(record)
         self.records.add(record)
@@ -71,7 +76,9 @@ class KeeperLogger:
         if record.record is None:
             self._terminal.line(record.plugin_id, f"log, no JSON object: {record.raw}", "yellow")
             return
-        fields = {str(key).lower(): value for key, value in record.record.items()}
+        like = self._role.like
+        renamed = {name: usual for name, usual in zip(_renamed(like), _USUAL, strict=True) if name}
+        fields = {renamed.get(key, key.lower()): value for key, value in record.record.items()}
         level = str(fields.get("level", "?"))
         message = next((str(fields[key]) for key in ("message", "msg", "event") if key in fields), "")
         traceback = fields.pop(_TRACEBACK) if "\n" in str(fields.get(_TRACEBACK, "")) else ""
@@ -80,6 +87,10 @@ class KeeperLogger:
         self._terminal.line(record.plugin_id, f"{level:<11} {message} {others}".rstrip(), style)
         for line in readable(str(traceback)):
             self._terminal.line(record.plugin_id, f"    {line}", style)
+
+
+def _renamed(like: Likeness) -> tuple[str, ...]:
+    return like.log_time, like.log_level, like.log_message, like.log_source
 
 
 def _parsed(raw: str) -> Mapping[str, Any] | None:

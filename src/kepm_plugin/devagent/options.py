@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, Literal, TextIO
 
 from kepm_plugin.devagent.engines import Choice, Limits
+from kepm_plugin.devagent.likeness import Likeness
 
 BrokerModel = Literal["classic", "embedded"]
 
@@ -36,10 +37,9 @@ class DevOptions:
         stop_grace: From SIGTERM to SIGKILL when a plugin is stopped.
         trust_children: Trust what a launched process launches, too. The agent probably does not.
         leave_orphans: Should this agent be killed, the guard ends the engine and leaves the plugins alive.
-        client_id: The one client id that is accepted, a template with `{PluginId}`. None: the plugin's id, or parts
-            joined by `_` of which one is the id.
         logging_level: What the agent's own setting `system.logging.level` says, which plugins follow. The documented
             default is "Warning"; a developer wants to see more.
+        like: What it is like where the vendor's pages leave it open.
         registration_delay: How long after its launch a process is still refused.
         mqtt5: Whether MQTT 5 is let through.
         color: None: where standard output is a terminal.
@@ -63,8 +63,8 @@ class DevOptions:
     stop_grace: float = 15.0
     trust_children: bool = False
     leave_orphans: bool = False
-    client_id: str | None = None
     logging_level: str = "Information"
+    like: Likeness = field(default_factory=Likeness)
     registration_delay: float = 0.0
     mqtt5: bool = True
     color: bool | None = None

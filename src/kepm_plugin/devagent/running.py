@@ -38,6 +38,7 @@ from kepm_plugin.devagent.layout import (
     listener,
     locked,
 )
+from kepm_plugin.devagent.likeness import Role
 from kepm_plugin.devagent.logger import KeeperLogger
 from kepm_plugin.devagent.manifests import read_folder
 from kepm_plugin.devagent.options import DevOptions
@@ -119,12 +120,13 @@ async def _assembled(options: DevOptions, layout: Layout, guard: Guard) -> Async
         api_base = f"https://{DEFAULT_BROKER_HOST}:{https_port}"
         registry = Registry(trust_children=options.trust_children, registration_delay=options.registration_delay)
         storage = Storage(layout.storage, (DEFAULT_BROKER_HOST, mqtt_port), options.logging_level, terminal)
-        logger = KeeperLogger(layout.log, terminal)
+        role = Role(options.like)
+        logger = KeeperLogger(layout.log, terminal, role)
         rights: dict[str, Rights] = {}
         orchestrator = Orchestrator(layout, options, api_base, registry, guard, terminal)
         faults = Faults(terminal)
         async with running_engine(choose(options.broker, options.limits), guard, terminal) as engine:
-            gate = _gate(options, engine, registry, rights, terminal, logger, faults)
+            gate = _gate(options, engine, registry, rights, terminal, logger, faults, role)
             door = Door(mqtt_socket, context, registry, faults, terminal)
             inflictor = Inflictor(
                 faults=faults,
@@ -147,10 +149,11 @@ async def _assembled(options: DevOptions, layout: Layout, guard: Guard) -> Async
                 logger=logger,
                 rights=rights,
                 inflictor=inflictor,
+                role=role,
             )
             for manifest in manifests.values():
                 agent.take(manifest)
-            app = FaultyApi(application(agent, registry, orchestrator.states, terminal), faults, registry)
+            app = FaultyApi(application(agent, registry, orchestrator.states, terminal, role), faults, registry)
             async with (
                 door.opened(gate.serve, lambda: engine.up),
                 serving(app, api_socket, context),
@@ -173,6 +176,7 @@ def _gate(
     terminal: Terminal,
     logger: KeeperLogger,
     faults: Faults,
+    role: Role,
 ) -> Gate:
     def published(crossing: Crossing) -> None:
         if crossing.topic == LOGGER_TOPIC:
@@ -186,7 +190,7 @@ def _gate(
         terminal,
         faults=faults,
         embedded=options.broker_model == "embedded",
-        client_id=options.client_id,
+        role=role,
         mqtt5=options.mqtt5,
         on_publish=published,
     )

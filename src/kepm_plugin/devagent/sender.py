@@ -7,16 +7,14 @@ import uuid
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any
 
 from kepm_plugin.contract import COMMANDS_LEVEL, RESPONSES_LEVEL
 from kepm_plugin.devagent.bodies import Connect, Publish, Subscribe, disconnect, read_connack
 from kepm_plugin.devagent.engine import Engine
+from kepm_plugin.devagent.likeness import Likeness
 from kepm_plugin.devagent.packets import CONNACK, PUBACK, PUBLISH, SUBACK, V311, Packet, Splitter, acknowledgement
 from kepm_plugin.errors import LinkLost
-
-CORRELATION: Final = "correlationId"
-"""The identity in a command and its response; a convention, no payload is documented."""
 
 
 def command_topic(plugin_id: str, command: str) -> str:
@@ -108,7 +106,9 @@ async def engine_client(engine: Engine) -> AsyncGenerator[EngineClient]:
         raise LinkLost("the engine ended meanwhile; it is started again, send once more") from exc
 
 
-async def send_command(engine: Engine, plugin_id: str, command: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+async def send_command(
+    engine: Engine, plugin_id: str, command: str, payload: Mapping[str, Any], like: Likeness
+) -> dict[str, Any]:
     """Publish a command and return its final response.
 
     The caller bounds the time.
@@ -116,14 +116,15 @@ async def send_command(engine: Engine, plugin_id: str, command: str, payload: Ma
     Raises:
         LinkLost: The engine went away meanwhile.
     """
-    wanted = payload.get(CORRELATION) or str(uuid.uuid4())
-    body = json.dumps({**payload, CORRELATION: wanted}).encode()
+    wanted = payload.get(like.correlation) or str(uuid.uuid4())
+    body = json.dumps({**payload, like.correlation: wanted}).encode()
     async with engine_client(engine) as client:
         await client.subscribe(f"{plugin_id}/{RESPONSES_LEVEL}/{command}")
         client.publish(command_topic(plugin_id, command), body)
         while True:
             answer = _object((await client.received()).payload)
-            if answer.get(CORRELATION) == wanted and not ("progress" in answer and "ok" not in answer):
+            interim = like.answer_progress in answer and like.answer_ok not in answer
+            if answer.get(like.correlation) == wanted and not interim:
                 return answer
 
 

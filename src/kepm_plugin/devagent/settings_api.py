@@ -1,6 +1,6 @@
 """The agent's HTTPS API as far as plugins see it: PluginSettings, health, the list of plugins (kepm-facts, 4 and 5).
 
-Bodies that the vendor does not document are assumed; each such place says so.
+Bodies that the vendor does not document are assumed: what has alternatives is in `likeness`, at the rest it is said.
 """
 
 import datetime
@@ -10,20 +10,22 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import anyio
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from kepm_plugin.contract import HEALTH_PATH, REVERT, REVERT_ALL, SETTINGS_PATH, STATUS, SYSTEM_PLUGIN
+from kepm_plugin.devagent.likeness import Likeness, Role
 from kepm_plugin.devagent.orchestrator import PluginState
 from kepm_plugin.devagent.registry import Caller, Registry
+from kepm_plugin.devagent.storage import spelled
 from kepm_plugin.devagent.terminal import Terminal
 from kepm_plugin.errors import ManifestError, UnknownPlugin
 
@@ -39,6 +41,10 @@ class Settings(Protocol):
 
     def effective(self, plugin_id: str) -> dict[str, str]:
         """Return the merged settings."""
+        ...
+
+    def values(self, plugin_id: str) -> dict[str, object]:
+        """Return the merged settings with their types."""
         ...
 
     def put(self, plugin_id: str, key: str, value: object) -> object:
@@ -59,7 +65,11 @@ class Settings(Protocol):
 
 
 def application(
-    settings: Settings, registry: Registry, plugins: Callable[[], dict[str, PluginState]], terminal: Terminal
+    settings: Settings,
+    registry: Registry,
+    plugins: Callable[[], dict[str, PluginState]],
+    terminal: Terminal,
+    role: Role,
 ) -> Starlette:
     """Return the API as an ASGI application."""
 
@@ -89,19 +99,25 @@ def application(
         return checked
 
     async def get_all(request: Request) -> Response:
-        return JSONResponse(settings.effective(request.path_params["plugin"]))
+        values = settings.values(request.path_params["plugin"])
+        return JSONResponse({key: spelled(value, role.like.spelling) for key, value in values.items()})
 
     async def get_one(request: Request) -> Response:
         plugin, key = request.path_params["plugin"], request.path_params["setting"]
         values = settings.effective(plugin)
         if key not in values:  # assumed: the answer to an unknown setting is not documented
             raise UnknownPlugin(f"{plugin} has no setting {key!r}; it has: {', '.join(values) or 'none'}")
-        return JSONResponse({"value": values[key]})  # assumed envelope
+        if role.like.single == "text":
+            return PlainTextResponse(values[key])
+        return JSONResponse(values[key] if role.like.single == "bare" else {role.like.single_name: values[key]})
 
     async def put_one(request: Request) -> Response:
         plugin, key = request.path_params["plugin"], request.path_params["setting"]
         settings.effective(plugin)
-        value = _value(await _body(request))
+        if role.like.put_tier == "admin":
+            terminal.error(f"API: {plugin}: setting {key} was not written: 403, only administrators may write settings")
+            raise HTTPException(403, "only administrators may write settings")
+        value = _value(await _body(request), role.like)
         settings.put(plugin, key, value)
         terminal.agent(f"API: {plugin}: setting {key} was written")
         return JSONResponse({"value": settings.effective(plugin)[key]})
@@ -175,19 +191,20 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _value(body: bytes) -> object:
-    """Return the value in a `PluginSettingValue`: string, number or boolean. Its property name is assumed."""
-    expected = 'the body must be {"value": …} with a string, number or boolean'
+def _value(body: bytes, like: Likeness) -> object:
+    """Return the value in a `PluginSettingValue`."""
+    kind = "a string" if like.put_types == "string" else "a string, number or boolean"
+    expected = f'the body must be {{"{like.put_name}": …}} with {kind}'
     try:
         content: Any = json.loads(body)
     except ValueError as exc:
         raise HTTPException(400, f"{expected}; it is no JSON: {exc}") from exc
     if not isinstance(content, dict):
         raise HTTPException(400, expected)
-    for key, value in content.items():  # pyright: ignore[reportUnknownVariableType]
-        if str(key).lower() == "value" and isinstance(value, str | int | float | bool):  # pyright: ignore[reportUnknownArgumentType]
-            return value
-    raise HTTPException(400, expected)
+    value = like.value_in(cast("dict[str, object]", content))
+    if value is None:
+        raise HTTPException(400, expected)
+    return value
 
 
 def _timestamp(seconds: float | None = None) -> str:

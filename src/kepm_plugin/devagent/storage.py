@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from kepm_plugin.contract import BROKER_HOST_KEY, BROKER_PORT_KEY, LOGGING_LEVEL_KEY, SYSTEM_PLUGIN
 from kepm_plugin.devagent.layout import write_private
+from kepm_plugin.devagent.likeness import Spelling
 from kepm_plugin.devagent.manifests import DOCUMENTED, Manifest
 from kepm_plugin.devagent.terminal import Terminal
 from kepm_plugin.errors import UnknownPlugin
@@ -30,16 +31,24 @@ def as_string(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def flattened(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield settings with dotted keys; objects are opened, everything else is one string."""
+def spelled(value: object, spelling: Spelling) -> object:
+    """Return a value as GET shows it, in one of the ways that are possible."""
+    if spelling == "native":
+        return value
+    text = as_string(value)
+    return text.lower() if spelling == "json" and isinstance(value, bool) else text
+
+
+def flattened(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield settings with dotted keys; objects are opened, everything else is one value."""
     for key, value in content.items():
         if isinstance(value, dict):
             yield from flattened(value, f"{prefix}{key}.")  # pyright: ignore[reportUnknownArgumentType]
         else:
-            yield prefix + key, as_string(value)
+            yield prefix + key, value
 
 
-def file_settings(content: Mapping[str, Any]) -> dict[str, str]:
+def file_settings(content: Mapping[str, Any]) -> dict[str, object]:
     """Return what a plugin's file holds as settings: root keys that are no manifest fields, and those of `metadata`."""
     root = {key: value for key, value in content.items() if key.lower() not in DOCUMENTED}
     metadata: Mapping[str, Any] = next((value for key, value in content.items() if key.lower() == "metadata"), _NONE)
@@ -52,7 +61,7 @@ class Storage:
 
     def __init__(self, path: Path, broker: tuple[str, int], logging_level: str, terminal: Terminal) -> None:
         self._path, self._terminal = path, terminal
-        self._imported: dict[str, dict[str, str]] = {
+        self._imported: dict[str, dict[str, object]] = {
             SYSTEM_PLUGIN: {
                 BROKER_HOST_KEY: broker[0],
                 BROKER_PORT_KEY: str(broker[1]),
@@ -62,11 +71,11 @@ class Storage:
         self._digests: dict[str, str] = {SYSTEM_PLUGIN: ""}
         self._stored = self._read()
 
-    def _read(self) -> dict[str, dict[str, str]]:
+    def _read(self) -> dict[str, dict[str, object]]:
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
             return {
-                str(plugin_id): {str(key): as_string(value) for key, value in values.items()}
+                str(plugin_id): {str(key): value for key, value in values.items()}
                 for plugin_id, values in content.items()
             }
         except FileNotFoundError:
@@ -91,10 +100,18 @@ class Storage:
         return tuple(self._imported)
 
     def effective(self, plugin_id: str) -> dict[str, str]:
-        """Return the merged settings of a plugin.
+        """Return the merged settings of a plugin, every value a string.
 
         Raises:
             UnknownPlugin: It is not registered; names are compared exactly.
+        """
+        return {key: as_string(value) for key, value in self.values(plugin_id).items()}
+
+    def values(self, plugin_id: str) -> dict[str, object]:
+        """Return the merged settings of a plugin, each value of the type that it was given with.
+
+        Raises:
+            UnknownPlugin: It is not registered.
         """
         if plugin_id not in self._imported:
             meant = next((f"; {one} is meant?" for one in self._imported if one.lower() == plugin_id.lower()), "")
@@ -108,7 +125,8 @@ class Storage:
             UnknownPlugin: The plugin is not registered.
         """
         self.effective(plugin_id)
-        return dict(self._stored.get(plugin_id, {})), dict(self._imported[plugin_id])
+        stored, file = self._stored.get(plugin_id, {}), self._imported[plugin_id]
+        return {key: as_string(one) for key, one in stored.items()}, {key: as_string(one) for key, one in file.items()}
 
     def put(self, plugin_id: str, key: str, value: object) -> bool:
         """Store a value over the file's; tell whether the file has one.
@@ -117,7 +135,7 @@ class Storage:
             UnknownPlugin: The plugin is not registered.
         """
         self.effective(plugin_id)
-        self._stored.setdefault(plugin_id, {})[key] = as_string(value)
+        self._stored.setdefault(plugin_id, {})[key] = value
         self._write()
         return key in self._imported[plugin_id]
 
@@ -140,7 +158,9 @@ class Storage:
         self.effective(plugin_id)
         now = hashlib.sha256(file.read_bytes()).hexdigest() if file is not None and file.is_file() else ""
         changed = sorted(
-            key for key, value in self._stored.get(plugin_id, {}).items() if self._imported[plugin_id].get(key) != value
+            key
+            for key, value in self._stored.get(plugin_id, {}).items()
+            if key not in self._imported[plugin_id] or as_string(self._imported[plugin_id][key]) != as_string(value)
         )
         return {
             "pluginName": plugin_id,

@@ -47,6 +47,8 @@ class Outcomes:
         self._plugin_id, self._responses = plugin_id, tuple(responses)
         self._store, self._contract, self._trouble = store, contract, trouble
         self._redact, self._window = redact, window
+        self._nameless: set[str] = set()
+        """Handlers of commands that came without a correlation id, of which the log has been told."""
 
     # --- without a call -----------------------------------------------------------------------------------------------
 
@@ -58,7 +60,9 @@ class Outcomes:
             return
         self.counters.mismatched += 1
         reason = failure.error.reason
-        log.warning("message.mismatched", extra=self._where(lane, work) | {"reason": reason})
+        where = self._where(lane, work)
+        log.warning("message.mismatched", extra=where | {"reason": reason})
+        self._note_caller(lane, work, correlation, where)
         self._bury(lane, work, correlation, "payload mismatch", reason, answer=reason)
 
     def repeated(self, lane: Lane, work: Work, seen: Seen, caller: int) -> None:
@@ -161,7 +165,20 @@ class Outcomes:
                 return
             self.counters.handled += 1
             log.info("handler.done", extra=where)
+            self._note_caller(lane, work, correlation, where)
             self._finish(lane, work, answer)
+
+    def _note_caller(self, lane: Lane, work: Work, correlation: object, where: dict[str, object]) -> None:
+        """Say, once for each handler, that a command's caller cannot know the answer for its own."""
+        if lane.route.response is None or lane.route.spec.name in self._nameless:
+            return
+        if identity(correlation, work.received) is None:
+            self._nameless.add(lane.route.spec.name)
+            reason = (
+                f"the command has no property {self._contract.correlation_field!r}, so its answer has none of a "
+                "caller's; if callers name it otherwise, look at the contract's correlation_field (docs/contract.md)"
+            )
+            log.warning("command.nameless", extra=where | {"reason": reason})
 
     def _failed(
         self,

@@ -254,6 +254,16 @@ class Plugin:
         """
         return await self.host.agent_settings()
 
+    async def agent_setting(self, key: str) -> str:
+        """Return one of the agent's own merged settings, as in `await self.plugin.agent_setting("log.file.path")`.
+
+        Raises:
+            UnknownPlugin: The agent has no such setting.
+            BadAgentAnswer: It answers in another form than the contract's `value_fields` says (docs/contract.md).
+            AgentError: The agent refused or could not be reached.
+        """
+        return await self.host.agent_setting(key)
+
     @classmethod
     def _registering(cls) -> "type[Self]":
         if cls is Plugin:

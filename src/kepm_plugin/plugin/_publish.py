@@ -68,6 +68,10 @@ class Host(Protocol):
         """Return the agent's own merged settings."""
         ...
 
+    async def agent_setting(self, key: str) -> str:
+        """Return one of them."""
+        ...
+
 
 class Declared:
     """An attribute that declares topics; its class and name are filled in when the plugin class is made."""

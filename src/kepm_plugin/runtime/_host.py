@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from kepm_plugin.contract import Contract
+from kepm_plugin.contract import SYSTEM_PLUGIN, Contract
 from kepm_plugin.dispatch import Dispatcher
 from kepm_plugin.errors import LinkLost
 from kepm_plugin.link import Session
@@ -15,6 +15,7 @@ from kepm_plugin.message import Publication, Received
 from kepm_plugin.outbox import Outbox
 from kepm_plugin.plugin import Declarations, Subscription
 from kepm_plugin.store import Keep
+from kepm_plugin.topics import covers
 
 from ._requests import Requests
 from ._settings import Agent, LiveSettings, system_settings
@@ -37,7 +38,8 @@ class PluginHost:
         self._run_soon = run_soon
         self.declarations = declarations
         self._requests = Requests(outbox, contract)
-        self._subscriptions = Subscriptions(tuple(declarations.filters), declarations.plugin.qos)
+        self._filters = _filters(declarations, contract)
+        self._subscriptions = Subscriptions(self._filters, declarations.plugin.qos)
         self._opening: int | None = None
         self.session: Session | None = None
 
@@ -52,7 +54,7 @@ class PluginHost:
 
     def filters(self) -> list[str]:
         """Return what the link subscribes at a connect."""
-        return list(self.declarations.filters)
+        return list(self._filters)
 
     @contextmanager
     def opening(self) -> Generator[None]:
@@ -135,3 +137,13 @@ class PluginHost:
     async def agent_settings(self) -> dict[str, str]:
         """Return the agent's own merged settings."""
         return await system_settings(self._agent)
+
+    async def agent_setting(self, key: str) -> str:
+        """Return one of the agent's own merged settings."""
+        return await self._agent.setting(SYSTEM_PLUGIN, key)
+
+
+def _filters(declarations: Declarations, contract: Contract) -> tuple[str, ...]:
+    own, primary = tuple(declarations.filters), declarations.plugin.id
+    wanted = contract.subscribe_primary_topic and not any(covers(one, primary) for one in own)
+    return (*own, primary) if wanted else own

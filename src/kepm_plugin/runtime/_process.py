@@ -8,13 +8,15 @@ from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import anyio
 
 from kepm_plugin.agent import find_api_base, open_agent
 from kepm_plugin.broker import BrokerAddress, ProtocolChoice, SessionOptions, open_session
-from kepm_plugin.contract import ASSUMED, Contract
+from kepm_plugin.contract import Contract
+from kepm_plugin.contractfile import InForce, beside, find_contract
 from kepm_plugin.errors import KepmError
 from kepm_plugin.folder import data_folder
 from kepm_plugin.instance import RETRY, Launcher, instance_lock, refuse_job
@@ -49,7 +51,8 @@ class RunOptions:
     """Where the lock lies that lets one copy handle; for tests and local agents."""
     peer: PeerPolicy = "warn"
     """What to do where nobody can tell who listens."""
-    contract: Contract = ASSUMED
+    contract: Contract | Path | None = None
+    """What the agent is like, or the file that says so; looked for where it is None (docs/contract.md)."""
     start_budget: float = 60.0
     """Seconds for which the agent's refusals right after the start are not final."""
 
@@ -68,7 +71,10 @@ def run(kind: type[Plugin], options: RunOptions | None = None) -> int:
     masking.install()
     try:
         refuse_job(os.environ)
-        outcome = anyio.run(partial(_serve, kind, options, launcher, stopping, masking), backend_options=backend)
+        in_force = _contract(kind, options.contract)
+        outcome = anyio.run(
+            partial(_serve, kind, options, in_force, launcher, stopping, masking), backend_options=backend
+        )
         code = _told(outcome.error, masking) if outcome.error is not None else CUT_OFF if outcome.cut_off else 0
     except KepmError as exc:
         code = _told(exc, masking)
@@ -83,32 +89,44 @@ def run(kind: type[Plugin], options: RunOptions | None = None) -> int:
     return code
 
 
+def _contract(kind: type[Plugin], given: Contract | Path | None) -> InForce:
+    if isinstance(given, Contract):
+        return InForce(given)
+    executable, frozen = Path(sys.executable), bool(getattr(sys, "frozen", False))
+    program = beside(sys.modules.get(kind.__module__), frozen=frozen, executable=executable)
+    return InForce.of(find_contract(given, os.environ, program))
+
+
 async def _serve(
-    kind: type[Plugin], options: RunOptions, launcher: Launcher, stopping: Stopping, masking: Masking
+    kind: type[Plugin], options: RunOptions, in_force: InForce, launcher: Launcher, stopping: Stopping, masking: Masking
 ) -> Outcome:
-    pipe, stop = LogPipe(), anyio.Event()
+    pipe, stop, contract = LogPipe(), anyio.Event(), in_force.contract
     serving: Serving | None = None
     async with AsyncExitStack() as stack:
         # Installed first, so that the deadline is kept whatever the author's code does while it is loaded.
         stack.enter_context(
             stop_on_signals(stopping, lambda: kind.drain if serving is None else serving.knobs.drain, stop.set)
         )
-        logs = stack.enter_context(logging_to(pipe, source=kind.id, secrets=lambda: masking.secrets()))
+        logs = stack.enter_context(
+            logging_to(pipe, source=kind.id, contract=contract, secrets=lambda: masking.secrets())
+        )
         logs.fallback(True)
+        if in_force.file is not None:
+            log.info("contract.loaded", extra={"file": str(in_force.file), "changes": contract.changes()})
         guard = stack.enter_context(stall_guard(say))
         warn_of_denials(kind.declarations(), Path(sys.executable))
         base = find_api_base(options.api_base, os.environ, Path(sys.executable))
         agent = await stack.enter_async_context(
-            open_agent(base, ca_bundle=options.ca_bundle, peer=options.peer, contract=options.contract)
+            open_agent(base, ca_bundle=options.ca_bundle, peer=options.peer, contract=contract)
         )
         lock = stack.enter_context(instance_lock(kind.id, options.lock_dir))
         around = Surroundings(
             agent=agent,
-            open_session=_opener(kind, options),
+            open_session=_opener(kind, options, contract),
             open_store=partial(_open_store, kind, options),
             pipe=pipe,
             logs=logs,
-            contract=options.contract,
+            contract=contract,
             stop=stop,
             try_lock=lock.try_acquire,
             orphaned=launcher.gone,
@@ -128,12 +146,14 @@ async def _serve(
     return outcome
 
 
-def _opener(kind: type[Plugin], options: RunOptions) -> Any:
+def _opener(kind: type[Plugin], options: RunOptions, contract: Contract) -> Any:
     choice = ProtocolChoice()
+    # One for all connections of this run, or a kept session would never be found again.
+    client_id = contract.client_id_for(kind.id, process=os.getpid(), random=token_hex(4))
 
     def opener(host: str, port: int, will: Publication | None, deliver: Deliver) -> Any:
         session = SessionOptions(
-            client_id=options.contract.client_id_for(kind.id),
+            client_id=client_id,
             clean=kind.clean_session,
             will=will,
             ca_bundle=options.ca_bundle,

@@ -24,6 +24,8 @@ class Requests:
     def __init__(self, outbox: Outbox, contract: Contract) -> None:
         self._outbox, self._contract = outbox, contract
         self._questions: dict[str, _Question] = {}
+        self._nameless = 0
+        """Messages on response topics that had no correlation id."""
 
     async def ask(self, topic: str, response: str, question: Any, answer_type: Any, timeout: float) -> Any:
         """Send a question and wait for the answer with its correlation id.
@@ -38,7 +40,8 @@ class Requests:
         if not isinstance(body, dict):
             raise BadPayload(f"the question on {topic!r} must be a JSON object, since its correlation id travels in it")
         correlation = uuid4().hex
-        pending = self._questions[correlation] = _Question()
+        pending, nameless = _Question(), self._nameless
+        self._questions[correlation] = pending
         payload = encode_json({**cast("dict[str, object]", body), self._contract.correlation_field: correlation})
         try:
             with anyio.move_on_after(timeout):
@@ -49,8 +52,11 @@ class Requests:
         if pending.lost:
             raise LinkLost(f"the link was lost before {response!r} brought an answer: {pending.lost}")
         if not pending.ended.is_set():
-            raise NoAnswer(f"nothing on {response!r} answered the question on {topic!r} within {timeout:g} s")
-        return _result(pending.answer, answer_type, topic, self._contract.correlation_field)
+            raise NoAnswer(
+                f"nothing on {response!r} answered the question on {topic!r} within {timeout:g} s"
+                + self._strangers(self._nameless - nameless)
+            )
+        return self._result(pending.answer, answer_type, topic)
 
     def answered(self, received: Received) -> None:
         """Take a message of a response topic; answers to others are nothing to us."""
@@ -62,10 +68,12 @@ class Requests:
             return
         answer = cast("dict[str, Any]", answer)
         correlation: object = answer.get(self._contract.correlation_field)
-        if isinstance(correlation, str) and (pending := self._questions.get(correlation)) is not None:
-            # An interim report is no answer yet.
-            if "progress" in answer and "ok" not in answer:
-                return
+        self._nameless += correlation is None
+        if (
+            isinstance(correlation, str)
+            and (pending := self._questions.get(correlation)) is not None
+            and not self._contract.is_interim(answer)
+        ):
             pending.answer = answer
             pending.ended.set()
 
@@ -76,14 +84,18 @@ class Requests:
                 pending.lost = reason
                 pending.ended.set()
 
+    def _result(self, answer: dict[str, Any], answer_type: Any, topic: str) -> Any:
+        if (reason := self._contract.refusal(answer)) is not None:
+            raise Refused(topic, reason)
+        try:
+            return converter(answer_type)(self._contract.result(answer))
+        except PayloadMismatch as exc:
+            raise Refused(topic, f"the answer does not fit: {exc.reason}") from exc
 
-def _result(answer: dict[str, Any], answer_type: Any, topic: str, correlation_field: str) -> Any:
-    if answer.get("ok") is False:
-        raise Refused(topic, str(answer.get("error", "no reason given")))
-    # Another plugin may answer without our envelope: then the object itself is the result.
-    enveloped = "ok" in answer and "result" in answer
-    bare = {name: value for name, value in answer.items() if name != correlation_field}
-    try:
-        return converter(answer_type)(answer["result"] if enveloped else bare)
-    except PayloadMismatch as exc:
-        raise Refused(topic, f"the answer does not fit: {exc.reason}") from exc
+    def _strangers(self, count: int) -> str:
+        if not count:
+            return ""
+        return (
+            f"; {count} message(s) came there without the property {self._contract.correlation_field!r}: if that is "
+            "the answer, look at the contract's correlation_field"
+        )

@@ -34,6 +34,10 @@ class Agent(Protocol):
         """Return a plugin's merged settings."""
         ...
 
+    async def setting(self, plugin: str, key: str) -> str:
+        """Return one of them."""
+        ...
+
     async def put_setting(self, plugin: str, key: str, value: str | float | bool) -> None:
         """Write one setting."""
         ...

@@ -149,7 +149,8 @@ class Uplink:
         self.proven = proven
         if not proven:
             topic = link_topic(self._plugin.id)
-            reason = f"the echo on {topic} did not come back; the deployed manifest may lack it"
+            reason = f"the echo on {topic} did not come back; the deployed manifest may lack it, or the broker "
+            reason += "takes this client for another plugin: look at the contract's client_id (docs/contract.md)"
             log.warning("link.unproven", extra={"reason": reason})
         self._status.publish()
 

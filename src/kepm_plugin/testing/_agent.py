@@ -28,6 +28,13 @@ class MemoryAgent:
         self._check(plugin)
         return dict(self.system) if plugin == SYSTEM_PLUGIN else self._file | self.stored
 
+    async def setting(self, plugin: str, key: str) -> str:
+        """Return one of them."""
+        values = await self.settings(plugin)
+        if key not in values:
+            raise UnknownPlugin(f"404: {plugin} has no setting {key!r} at the agent in memory")
+        return values[key]
+
     async def put_setting(self, plugin: str, key: str, value: Setting) -> None:
         """Write one setting."""
         self._check(plugin)

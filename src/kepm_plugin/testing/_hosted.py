@@ -113,7 +113,7 @@ class Hosted(Generic[P]):
             for publication in self._seen:
                 if publication.topic == topic:
                     found = decode_json(publication.payload)
-                    if found.get(ASSUMED.correlation_field) == correlation and "ok" in found:
+                    if found.get(ASSUMED.correlation_field) == correlation and not ASSUMED.is_interim(found):
                         return cast("dict[str, Any]", found)
             return None
 

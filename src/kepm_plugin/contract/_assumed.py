@@ -1,0 +1,215 @@
+"""What the vendor's pages leave open, as the framework assumes it: one object, every field of which a file may replace.
+
+`contractfile` reads that file; an item's docstring is its description in the file's schema.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, Final, Literal, TypeVar, cast, get_args
+
+from ..errors import UsageError
+from ._documented import LOG_LEVELS
+from ._rules import CLIENT_ID, PROPERTIES, PROPERTY, SWITCH, Rule, one_of, words
+
+T = TypeVar("T")
+
+State = Literal["starting", "standby", "running", "degraded", "disconnected", "stopping", "stopped"]
+"""States of a plugin as published on `<Id>/Status`."""
+
+STATES: Final[tuple[State, ...]] = get_args(State)
+
+
+def _item(default: T, rule: Rule) -> T:
+    made: T = field(default=default, metadata={"rule": rule})
+    return made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """What the vendor's pages leave open, as the framework assumes it. Every field can be replaced.
+
+    Raises:
+        UsageError: A value breaks its item's rule, or two properties of one JSON object would have one name.
+    """
+
+    client_id: str = _item("{PluginId}", CLIENT_ID)
+    """*Assumed.* The MQTT client id; MQTT Permissions says only that a plugin is recognised by its form.
+    `{ProcessId}` and `{Random}` (eight hexadecimal digits) are those of one run of the plugin."""
+
+    subscribe_primary_topic: bool = _item(False, SWITCH)
+    """*Assumed.* Whether a plugin subscribes to its primary topic `<Id>`, even where no handler takes it."""
+
+    put_value_field: str = _item("value", PROPERTY)
+    """*Assumed.* Property of `PluginSettingValue`, the body of a PUT, that has the value (HTTP Reference)."""
+
+    put_value_form: Literal["native", "string"] = _item("native", one_of("native", "string"))
+    """*Assumed.* Whether a number or a boolean is written as itself or as text; the pages have it "as the setting
+    needs" (HTTP Reference)."""
+
+    put_tier: Literal["plugin", "admin"] = _item("plugin", one_of("plugin", "admin"))
+    """*Assumed.* Who may write settings: the pages contradict each other (HTTP Reference: plugins; an older Plugin &
+    Task Settings: administrators). With `admin` no plugin tries."""
+
+    value_fields: tuple[str, ...] = _item(("value", "settingValue"), PROPERTIES)
+    """*Assumed.* Where a single setting is answered as an object, the properties that may have the value, in any
+    casing (HTTP Reference)."""
+
+    log_timestamp_field: str = _item("timestamp", PROPERTY)
+    log_level_field: str = _item("level", PROPERTY)
+    log_message_field: str = _item("message", PROPERTY)
+    log_source_field: str = _item("source", PROPERTY)
+    """*Assumed.* A property of a KeeperLogger record, which is "structured JSON" (Overview)."""
+
+    log_timestamp_form: Literal["iso", "seconds", "milliseconds"] = _item(
+        "iso", one_of("iso", "seconds", "milliseconds")
+    )
+    """*Assumed.* A record's time: `2026-06-30T10:30:00.000Z`, or a number since 1970."""
+
+    log_levels: tuple[str | int, ...] = _item(LOG_LEVELS, words(len(LOG_LEVELS), "least severe first", numbers=True))
+    """*Assumed.* A record's levels; the words are those of the agent's log files (Reading Logs)."""
+
+    log_extra: Literal["properties", "message"] = _item("properties", one_of("properties", "message"))
+    """*Assumed.* Where an event's own fields go: into further properties of the record, or into its message."""
+
+    correlation_field: str = _item("correlationId", PROPERTY)
+    """*Assumed.* The identity of a command and its answer; no payload is documented (Plugin Cmd-Resp)."""
+
+    answer_ok_field: str = _item("ok", PROPERTY)
+    answer_result_field: str = _item("result", PROPERTY)
+    answer_error_field: str = _item("error", PROPERTY)
+    answer_progress_field: str = _item("progress", PROPERTY)
+    """*Assumed.* A property of an answer to a command (Plugin Cmd-Resp)."""
+
+    status_state_field: str = _item("state", PROPERTY)
+    status_reason_field: str = _item("reason", PROPERTY)
+    status_version_field: str = _item("version", PROPERTY)
+    status_process_field: str = _item("processId", PROPERTY)
+    status_time_field: str = _item("time", PROPERTY)
+    """*Assumed.* A property of a report on `<Id>/Status`; only the topic is documented (Plugin Cmd-Resp)."""
+
+    status_words: tuple[str, ...] = _item(STATES, words(len(STATES), f"in place of {', '.join(STATES)}"))
+    """*Assumed.* What a plugin's states are called on `<Id>/Status`."""
+
+    def __post_init__(self) -> None:
+        for name, rule in ITEMS.items():
+            if not rule.holds(value := getattr(self, name)):
+                raise UsageError(f"{name} must be {rule.said}, not {value!r}")
+        for names in _OBJECTS:
+            seen: dict[str, str] = {}
+            for name in names:
+                # Readers in .NET often ignore the casing.
+                other = seen.setdefault(getattr(self, name).casefold(), name)
+                if other != name:
+                    raise UsageError(f"{name} and {other} are both {getattr(self, name)!r}; give them different names")
+
+    def changes(self) -> dict[str, Any]:
+        """Return the items that differ from what is assumed, with their values."""
+        return {name: value for name in ITEMS if (value := getattr(self, name)) != getattr(ASSUMED, name)}
+
+    def client_id_for(self, plugin_id: str, *, process: int, random: str) -> str:
+        """Return the MQTT client id of a plugin, in a run that has this process and drew this text."""
+        filled = self.client_id.replace("{ProcessId}", str(process)).replace("{Random}", random)
+        return filled.replace("{PluginId}", plugin_id)
+
+    def put_body(self, value: str | float | bool) -> dict[str, object]:
+        """Return the body of a settings PUT."""
+        as_it_is = self.put_value_form == "native" or isinstance(value, str)
+        return {self.put_value_field: value if as_it_is else json.dumps(value)}
+
+    def single_value(self, answer: object) -> object:
+        """Return the value in the answer to a GET of one setting: bare, or in an object of any casing.
+
+        Raises:
+            LookupError: The answer is an object without any of `value_fields`.
+        """
+        if not isinstance(answer, Mapping):
+            return answer
+        found = {str(key).lower(): value for key, value in cast("Mapping[object, object]", answer).items()}
+        for name in self.value_fields:
+            if name.lower() in found:
+                return found[name.lower()]
+        raise LookupError(", ".join(found) or "none")
+
+    def log_record(
+        self, *, timestamp: str, level: str, source: str, message: str, fields: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return one KeeperLogger record: the four named keys first, then the event's own fields.
+
+        `timestamp` is ISO 8601 in UTC, `level` one of `LOG_LEVELS`.
+        """
+        if self.log_extra == "message":
+            message, fields = " ".join([message, *_told(fields)]), {}
+        own = {
+            self.log_timestamp_field: self._timestamp(timestamp),
+            self.log_level_field: self.log_levels[LOG_LEVELS.index(level)],
+            self.log_source_field: source,
+            self.log_message_field: message,
+        }
+        return own | {key: value for key, value in fields.items() if key not in own}
+
+    def _timestamp(self, text: str) -> str | float:
+        if self.log_timestamp_form == "iso":
+            return text
+        seconds = datetime.fromisoformat(text).timestamp()
+        return round(seconds, 3) if self.log_timestamp_form == "seconds" else round(seconds * 1000)
+
+    def status(
+        self, *, state: State, reason: str, version: str, process: int, time: float, details: Mapping[str, object]
+    ) -> dict[str, object]:
+        """Return a report for `<Id>/Status`; `time` is in seconds since the epoch, `details` are counters and such."""
+        own = {
+            self.status_state_field: self.status_words[STATES.index(state)],
+            self.status_reason_field: reason,
+            self.status_version_field: version,
+            self.status_process_field: process,
+            self.status_time_field: time,
+        }
+        return own | {f"{key}_" if key in own else key: value for key, value in details.items()}
+
+    def answer_ok(self, correlation_id: object, result: object) -> dict[str, object]:
+        """Return a command's answer yes."""
+        return {self.correlation_field: correlation_id, self.answer_ok_field: True, self.answer_result_field: result}
+
+    def answer_progress(self, correlation_id: object, progress: object) -> dict[str, object]:
+        """Return an interim report on a command; its answer is still to come."""
+        return {self.correlation_field: correlation_id, self.answer_progress_field: progress}
+
+    def answer_error(self, correlation_id: object, error: str) -> dict[str, object]:
+        """Return a command's answer no."""
+        return {self.correlation_field: correlation_id, self.answer_ok_field: False, self.answer_error_field: error}
+
+    def is_interim(self, answer: Mapping[str, Any]) -> bool:
+        """Tell whether an answer is a report on the way."""
+        return self.answer_progress_field in answer and self.answer_ok_field not in answer
+
+    def refusal(self, answer: Mapping[str, Any]) -> str | None:
+        """Return why an answer says no; None where it does not."""
+        if answer.get(self.answer_ok_field) is not False:
+            return None
+        return str(answer.get(self.answer_error_field, "no reason given"))
+
+    def result(self, answer: Mapping[str, Any]) -> object:
+        """Return the result in an answer; another plugin may answer without an envelope: then the object itself."""
+        if self.answer_ok_field in answer and self.answer_result_field in answer:
+            return answer[self.answer_result_field]
+        return {name: value for name, value in answer.items() if name != self.correlation_field}
+
+
+def _told(values: Mapping[str, Any]) -> Iterator[str]:
+    return (f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in values.items())
+
+
+ITEMS: Final[Mapping[str, Rule]] = {one.name: one.metadata["rule"] for one in fields(Contract)}
+"""The rule of each item, in the order of the class."""
+
+_OBJECTS: Final = (
+    tuple(name for name in ITEMS if name.startswith("log_") and name.endswith("_field")),
+    tuple(name for name in ITEMS if name == "correlation_field" or name.startswith("answer_")),
+    tuple(name for name in ITEMS if name.startswith("status_") and name.endswith("_field")),
+)
+"""Items that name properties of one JSON object."""
+
+ASSUMED: Final = Contract()
+"""The assumptions in force where nothing replaces them."""
