@@ -7,7 +7,7 @@ The vendor's pages, as named below: Overview, HTTP Reference, Plugin Guide, Plug
 Plugin Cmd-Resp, Plugin Manual, Registration, MQTT Permissions, Plugin & Task Settings, Settings Keys, Cert Support.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
@@ -83,6 +83,9 @@ LOG_LEVELS: Final = ("Trace", "Debug", "Information", "Warning", "Error", "Criti
 LINK_LEVEL: Final = "Link"
 """`<Id>/Link` carries the echo that proves the link; ours, declared in the manifest like any other topic."""
 
+SETTINGS_LEVEL: Final = "settings"
+"""`<Id>/Status/settings` carries the settings in force; ours, declared in the manifest like any other topic."""
+
 RESERVED_SETTING_PREFIX: Final = "kepm."
 """Settings that begin so are the framework's own knobs."""
 
@@ -102,6 +105,10 @@ class Contract:
 
     value_fields: tuple[str, ...] = ("value", "settingValue")
     """*Assumed.* Where a single setting's answer is an object, the properties that may hold the value, any casing."""
+
+    status_hash_fields: tuple[str, ...] = ("settingsHash", "effectiveHash", "configurationHash", "hash")
+    """*Assumed.* Fields of a plugin's settings status (HTTP Reference: "hash status") of which one stands for all its
+    effective settings, in any casing, also one level down."""
 
     log_timestamp_field: str = "timestamp"
     log_level_field: str = "level"
@@ -134,6 +141,16 @@ class Contract:
                 return fields[name.lower()]
         raise LookupError(", ".join(fields))
 
+    def status_hash(self, status: Mapping[str, object]) -> str | None:
+        """Return what the agent's status says to stand for all effective settings; None where nothing is known to."""
+        below = [cast("Mapping[str, object]", value) for value in status.values() if isinstance(value, Mapping)]
+        for fields in ({str(key).casefold(): value for key, value in one.items()} for one in (status, *below)):
+            for name in self.status_hash_fields:
+                found = fields.get(name.casefold())
+                if isinstance(found, str) and found:
+                    return found
+        return None
+
     def log_record(
         self, *, timestamp: str, level: str, source: str, message: str, fields: Mapping[str, Any]
     ) -> dict[str, Any]:
@@ -154,6 +171,27 @@ class Contract:
         `time` is in seconds since the epoch; `details` are counters and the like.
         """
         return {"state": state, "reason": reason, "version": version, "processId": process, "time": time, **details}
+
+    def settings_report(
+        self,
+        *,
+        settings: Mapping[str, Mapping[str, object]],
+        unknown: Sequence[str],
+        refused: Mapping[str, object] | None,
+        transaction: Mapping[str, object] | None,
+        time: float,
+    ) -> dict[str, object]:
+        """Return a report for `<Id>/Status/settings`. *Assumed*: the topic is ours, below a documented one.
+
+        `settings` has value and default of each key, secrets masked; `time` is in seconds since the epoch.
+        """
+        return {
+            "settings": settings,
+            "unknown": list(unknown),
+            "refused": refused,
+            "transaction": transaction,
+            "time": time,
+        }
 
     def answer_ok(self, correlation_id: object, result: object) -> dict[str, object]:
         """Return a command's answer yes."""
@@ -185,6 +223,11 @@ def response_topic(plugin_id: str, command: str) -> str:
 def status_topic(plugin_id: str) -> str:
     """Return the topic of a plugin's health signal, as in `MyWorker/Status` (Plugin Cmd-Resp)."""
     return f"{plugin_id}/{STATUS_LEVEL}"
+
+
+def settings_topic(plugin_id: str) -> str:
+    """Return the topic of the settings that are in force."""
+    return f"{status_topic(plugin_id)}/{SETTINGS_LEVEL}"
 
 
 def link_topic(plugin_id: str) -> str:

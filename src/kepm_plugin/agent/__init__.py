@@ -238,9 +238,9 @@ def _check_status(answer: _Answer, what: str, plugin: str, key: str) -> None:
         )
     if 300 <= code < 400:
         raise BadAgentAnswer(
-            f"{what} was redirected ({code}) to {answer.location or 'nowhere'}: use the https:// address"
+            f"{what} was redirected ({code}) to {answer.location or 'nowhere'}: use the https:// address", status=code
         )
-    raise BadAgentAnswer(f"{what} was answered with status {code}; the agent's log may say why")
+    raise BadAgentAnswer(f"{what} was answered with status {code}; the agent's log may say why", status=code)
 
 
 # --- liberal reading ------------------------------------------------------------------------------------------------

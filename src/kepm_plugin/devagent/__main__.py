@@ -25,6 +25,7 @@ def parsed(arguments: Sequence[str]) -> DevOptions:
     parser.add_argument("--real-intervals", action="store_true", help="check plugins as seldom as the agent does")
     parser.add_argument("--stop-grace", type=float, default=DevOptions().stop_grace, metavar="SECONDS")
     parser.add_argument("--registration-delay", type=float, default=0.0, metavar="SECONDS")
+    parser.add_argument("--status", choices=("settings-hash", "file-hash", "none"), default="settings-hash")
     parser.add_argument("--client-id", help="the one client id that is accepted; may hold {PluginId}")
     parser.add_argument("--trust-children", action="store_true", help="trust what a plugin's process launches, too")
     parser.add_argument("--leave-orphans", action="store_true", help="should the agent be killed, plugins live on")

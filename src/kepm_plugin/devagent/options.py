@@ -8,6 +8,7 @@ from typing import Final, Literal, TextIO
 from kepm_plugin.devagent.engines import Choice, Limits
 
 BrokerModel = Literal["classic", "embedded"]
+StatusForm = Literal["settings-hash", "file-hash", "none"]
 
 REAL_FIRST_CHECK: Final = 60.0
 REAL_INTERVAL: Final = 30.0
@@ -38,6 +39,8 @@ class DevOptions:
         leave_orphans: Should this agent be killed, the guard ends the engine and leaves the plugins alive.
         client_id: The one client id that is accepted, a template with `{PluginId}`. None: the plugin's id, or parts
             joined by `_` of which one is the id.
+        status: What the status of a plugin's settings has, whose form is not documented: a hash over all of them,
+            hashes of the file alone, or nothing, as it is answered with 404.
         registration_delay: How long after its launch a process is still refused.
         mqtt5: Whether MQTT 5 is let through.
         color: None: where standard output is a terminal.
@@ -62,6 +65,7 @@ class DevOptions:
     trust_children: bool = False
     leave_orphans: bool = False
     client_id: str | None = None
+    status: StatusForm = "settings-hash"
     registration_delay: float = 0.0
     mqtt5: bool = True
     color: bool | None = None

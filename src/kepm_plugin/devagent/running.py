@@ -118,7 +118,7 @@ async def _assembled(options: DevOptions, layout: Layout, guard: Guard) -> Async
         keep_ports(settings, https_port, mqtt_port)
         api_base = f"https://{DEFAULT_BROKER_HOST}:{https_port}"
         registry = Registry(trust_children=options.trust_children, registration_delay=options.registration_delay)
-        storage = Storage(layout.storage, (DEFAULT_BROKER_HOST, mqtt_port), terminal)
+        storage = Storage(layout.storage, (DEFAULT_BROKER_HOST, mqtt_port), terminal, options.status)
         logger = KeeperLogger(layout.log, terminal)
         rights: dict[str, Rights] = {}
         orchestrator = Orchestrator(layout, options, api_base, registry, guard, terminal)

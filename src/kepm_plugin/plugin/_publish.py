@@ -56,12 +56,12 @@ class Host(Protocol):
         """Answer a command that was deferred."""
         ...
 
-    async def write_settings(self, changes: dict[str, Any]) -> None:
-        """Write the attributes that changed to the agent, and take the new snapshot."""
+    async def write_settings(self, before: Settings, changes: dict[str, Any]) -> None:
+        """Write the attributes that changed since a snapshot as one transaction, and take the new one."""
         ...
 
-    async def revert_settings(self) -> None:
-        """Have the agent go back to the plugin's file, and take the new snapshot."""
+    async def revert_settings(self) -> Change[Any] | None:
+        """Have the agent go back to the plugin's file, take the new snapshot, and return what that has changed."""
         ...
 
     async def agent_settings(self) -> dict[str, str]:

@@ -113,6 +113,7 @@ async def _serve(kind: type[Plugin], options: RunOptions, launcher: Launcher, st
             press=lock.press,
             ending=stopping.count_down,
             stalls=lambda: guard.stalls,
+            settings_folder=data_folder(kind.id, options.data_dir, os.environ) if kind.journal else None,
             start_budget=options.start_budget,
             lock_retry=RETRY,
         )
