@@ -44,7 +44,16 @@ from ._documented import (
     SYSTEM_PLUGIN,
 )
 from ._rules import Rule
-from ._topics import LINK_LEVEL, RESERVED_SETTING_PREFIX, command_topic, link_topic, response_topic, status_topic
+from ._topics import (
+    LINK_LEVEL,
+    RESERVED_SETTING_PREFIX,
+    SETTINGS_LEVEL,
+    command_topic,
+    link_topic,
+    response_topic,
+    settings_topic,
+    status_topic,
+)
 
 DOCUMENTED: Final = frozenset(name for name in vars(_documented) if name.isupper())
 """Names of the documented items, which nothing replaces."""
@@ -81,6 +90,7 @@ __all__ = [
     "RESPONSES_LEVEL",
     "REVERT",
     "REVERT_ALL",
+    "SETTINGS_LEVEL",
     "SETTINGS_PATH",
     "STATES",
     "STATUS",
@@ -92,5 +102,6 @@ __all__ = [
     "command_topic",
     "link_topic",
     "response_topic",
+    "settings_topic",
     "status_topic",
 ]

@@ -9,6 +9,7 @@ from kepm_plugin.devagent.engines import Choice, Limits
 from kepm_plugin.devagent.likeness import Likeness
 
 BrokerModel = Literal["classic", "embedded"]
+StatusForm = Literal["settings-hash", "file-hash", "none"]
 
 REAL_FIRST_CHECK: Final = 60.0
 REAL_INTERVAL: Final = 30.0
@@ -40,6 +41,8 @@ class DevOptions:
         logging_level: What the agent's own setting `system.logging.level` says, which plugins follow. The documented
             default is "Warning"; a developer wants to see more.
         like: What it is like where the vendor's pages leave it open.
+        status: What the status of a plugin's settings has, whose form is not documented: a hash over all of them,
+            hashes of the file alone, or nothing, as it is answered with 404.
         registration_delay: How long after its launch a process is still refused.
         mqtt5: Whether MQTT 5 is let through.
         color: None: where standard output is a terminal.
@@ -65,6 +68,7 @@ class DevOptions:
     leave_orphans: bool = False
     logging_level: str = "Information"
     like: Likeness = field(default_factory=Likeness)
+    status: StatusForm = "settings-hash"
     registration_delay: float = 0.0
     mqtt5: bool = True
     color: bool | None = None

@@ -10,6 +10,7 @@ from kepm_plugin.contract import BROKER_HOST_KEY, BROKER_PORT_KEY, LOGGING_LEVEL
 from kepm_plugin.devagent.layout import write_private
 from kepm_plugin.devagent.likeness import Spelling
 from kepm_plugin.devagent.manifests import DOCUMENTED, Manifest
+from kepm_plugin.devagent.options import StatusForm
 from kepm_plugin.devagent.terminal import Terminal
 from kepm_plugin.errors import UnknownPlugin
 
@@ -56,11 +57,23 @@ def file_settings(content: Mapping[str, Any]) -> dict[str, object]:
     return dict(flattened(below)) | dict(flattened(root))
 
 
+def _digest(values: Mapping[str, str]) -> str:
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 class Storage:
     """The settings of all plugins, and those of the agent itself under `KeeperPrivilegeManager`."""
 
-    def __init__(self, path: Path, broker: tuple[str, int], logging_level: str, terminal: Terminal) -> None:
-        self._path, self._terminal = path, terminal
+    def __init__(
+        self,
+        path: Path,
+        broker: tuple[str, int],
+        logging_level: str,
+        terminal: Terminal,
+        status: StatusForm = "settings-hash",
+    ) -> None:
+        self._path, self._terminal, self._status = path, terminal, status
         self._imported: dict[str, dict[str, object]] = {
             SYSTEM_PLUGIN: {
                 BROKER_HOST_KEY: broker[0],
@@ -153,16 +166,19 @@ class Storage:
         """Return what is known of changes: of the stored values, and of the file since it was imported.
 
         Raises:
-            UnknownPlugin: The plugin is not registered.
+            UnknownPlugin: The plugin is not registered, or this agent has no status.
         """
-        self.effective(plugin_id)
+        values = self.effective(plugin_id)
+        if self._status == "none":
+            raise UnknownPlugin(f"this agent was told to have no status, of {plugin_id} or any other")
         now = hashlib.sha256(file.read_bytes()).hexdigest() if file is not None and file.is_file() else ""
         changed = sorted(
             key
             for key, value in self._stored.get(plugin_id, {}).items()
             if key not in self._imported[plugin_id] or as_string(self._imported[plugin_id][key]) != as_string(value)
         )
-        return {
+        own = {"settingsHash": _digest(values)} if self._status == "settings-hash" else {}
+        return own | {
             "pluginName": plugin_id,
             "hasChanges": bool(changed),
             "changedSettings": changed,

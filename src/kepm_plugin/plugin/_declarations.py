@@ -10,7 +10,7 @@ from inspect import get_annotations
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from ..contract import LOGGER_TOPIC, RESPONSES_LEVEL, link_topic, status_topic
+from ..contract import LOGGER_TOPIC, RESPONSES_LEVEL, link_topic, settings_topic, status_topic
 from ..errors import PluginDefinitionError, TopicClash
 from ..settings import MISSING, Settings, fields_of, is_nested
 from ..topics import Pattern, has_wildcard, overlap, widest
@@ -179,6 +179,8 @@ def _published(plugin: "type[Plugin]", handlers: Iterable[HandlerRoute], request
     own += _allowed(plugin, "allow_publish")
     if plugin.heartbeat is not None:
         own.append(status_topic(plugin.id))
+        if fields_of(settings_type(plugin)):
+            own.append(settings_topic(plugin.id))
     return [one for one in own if one != LOGGER_TOPIC]
 
 
@@ -231,16 +233,18 @@ def _check_own_topics(
     taken = [(one.filter, one.spec.name) for one in handlers] + [(one.filter, one.owner) for one in requests]
     sent = [(one.pattern.filter(plugin.id), one.owner) for one in _attributes(plugin, Publisher)]
     link, status = link_topic(plugin.id).casefold(), status_topic(plugin.id).casefold()
+    settings = settings_topic(plugin.id).casefold()
     for topic_filter, name in taken + sent:
         if plugin.echo and topic_filter.casefold() == link:
             raise TopicClash(
                 f"{name}: {topic_filter!r} is the framework's own, for the echo that proves the link; take another "
                 "topic, or turn the echo off with echo = False"
             )
+    reported = {status: "state"} | ({settings: "settings"} if fields_of(settings_type(plugin)) else {})
     for topic_filter, name in sent:
-        if plugin.heartbeat is not None and topic_filter.casefold() == status:
+        if plugin.heartbeat is not None and (what := reported.get(topic_filter.casefold())):
             raise TopicClash(
-                f"{name}: {topic_filter!r} is where the framework reports the plugin's state; take another topic, or "
+                f"{name}: {topic_filter!r} is where the framework reports the plugin's {what}; take another topic, or "
                 "turn that off with heartbeat = None"
             )
 

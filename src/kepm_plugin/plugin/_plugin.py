@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, get_or
 from ..contract import PLATFORMS
 from ..errors import PluginDefinitionError, UndeclaredTopic
 from ..message import Publication, encode
-from ..settings import Change
+from ..settings import Change, Settings
 from ..topics import check_filter, check_topic, covers
 from ._checks import HOOKS, check_class, check_values
 from ._declarations import Declarations, declare
@@ -227,24 +227,33 @@ class Plugin:
 
     @asynccontextmanager
     async def edit_settings(self) -> AsyncGenerator[Any]:
-        """Change settings: assign to attributes of the yielded draft; what differs is written at the end.
+        """Change settings: assign to attributes of the yielded draft; what differs is written at the end, as a whole.
+
+        The agent stores each value until the settings are reverted. Rolling back stores the old ones, as there is no
+        way to remove a value.
 
         Raises:
             SettingsError: A value breaks a rule; nothing was written.
-            AgentError: The agent refused or could not be reached.
+            SettingsConflict: Somebody else has changed one of these settings; `settings` has what there is now, so that
+                it can be tried again.
+            SettingsReadOnly: The agent lets this plugin read its settings but not write them.
+            AgentError: The agent refused or could not be reached; what was written was rolled back, or will be as soon
+                as the agent lets it be.
         """
-        draft = Draft(self.settings)
+        before: Settings = self.settings
+        draft = Draft(before)
         yield draft
         if changes := Draft.changes(draft):
-            await self.host.write_settings(changes)
+            await self.host.write_settings(before, changes)
 
-    async def revert_settings(self) -> None:
-        """Have the agent go back to the values in the plugin's file.
+    async def revert_settings(self) -> Change[Any] | None:
+        """Have the agent go back to the values in the plugin's file; return what that has changed, if anything.
 
         Raises:
             AgentError: The agent refused or could not be reached.
+            SettingsError: The file breaks a rule; the last good settings stay in force.
         """
-        await self.host.revert_settings()
+        return await self.host.revert_settings()
 
     async def agent_settings(self) -> dict[str, str]:
         """Return the agent's own merged settings (`KeeperPrivilegeManager`), every value a string.

@@ -135,6 +135,7 @@ async def _serve(
             ending=stopping.count_down,
             stalls=lambda: guard.stalls,
             stall=guard.bound,
+            settings_folder=data_folder(kind.id, options.data_dir, os.environ) if kind.journal else None,
             start_budget=options.start_budget,
             lock_retry=RETRY,
         )

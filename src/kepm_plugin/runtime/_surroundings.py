@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import anyio
@@ -10,11 +11,10 @@ import anyio
 from kepm_plugin.contract import Contract
 from kepm_plugin.errors import KepmError
 from kepm_plugin.link import Deliver, Session
+from kepm_plugin.live import Agent
 from kepm_plugin.logs import LogControl, LogPipe
 from kepm_plugin.message import Publication
 from kepm_plugin.store import Limits, Store
-
-from ._settings import Agent
 
 OpenSession = Callable[[str, int, Publication | None, Deliver], AbstractAsyncContextManager[Session]]
 """Connects to the broker at host and port, with a last will."""
@@ -57,6 +57,10 @@ class Surroundings:
     """Told for how many seconds the author's code may block the event loop from now on."""
     start_budget: float = 60.0
     """Seconds for which refusals of the agent are not final."""
+    settings_folder: Path | None = None
+    """Where the files of the settings lie; None: nothing of them is kept."""
+    settle: float = 0.3
+    """Seconds from a look that found new settings to the one that must agree with it."""
     lock_retry: float = 0.05
     """Seconds between two tries of a copy that stands by."""
 

@@ -35,6 +35,10 @@ class MemoryAgent:
             raise UnknownPlugin(f"404: {plugin} has no setting {key!r} at the agent in memory")
         return values[key]
 
+    async def status(self, plugin: str) -> dict[str, object]:
+        """Return a hash over the merged settings."""
+        return {"settingsHash": str(hash(frozenset((await self.settings(plugin)).items())))}
+
     async def put_setting(self, plugin: str, key: str, value: Setting) -> None:
         """Write one setting."""
         self._check(plugin)
