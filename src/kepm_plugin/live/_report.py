@@ -36,11 +36,10 @@ def report(
     settings: dict[str, dict[str, object]] = {}
     for key, value in flat(snapshot).items():
         default = reading.now({}, key)
-        masked = key in reading.secret
-        settings[key] = {
-            "value": MASK if masked else value,
-            "default": MASK if masked and default is not None else default,
-        }
+        if key in reading.secret:
+            settings[key] = {"value": MASK, "default": None if default is None else MASK}
+        else:
+            settings[key] = {"value": value, "default": default}
     told: dict[str, object] | None = None
     if refused is not None:
         known = refused.key in reading.keys and refused.key not in reading.secret

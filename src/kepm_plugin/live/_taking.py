@@ -38,7 +38,7 @@ class Taking:
             self._untold = merged(self._untold, Change(old=old, new=new, names=names))
 
     def again(self) -> None:
-        """Hand over the snapshot of now once more: a call sees what it has changed, also where the watch was quicker."""
+        """Hand the snapshot over once more: a call sees what it has changed, also where the watch was quicker."""
         self._told.taken(self.current)
 
     async def tell(self) -> None:
