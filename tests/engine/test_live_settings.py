@@ -40,6 +40,16 @@ class P(Scanner):
     id = "P"
 
 
+class Needy(Settings):
+    root: str
+    token: str = setting(secret=True)
+
+
+class N(Plugin):
+    id = "P"
+    settings: Needy
+
+
 GIVEN = {"token": "s3cret-token"}
 
 
@@ -52,13 +62,35 @@ async def test_the_agents_strings_become_one_typed_snapshot() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
-    [({}, "'token' is not set"), (GIVEN | {"depth": "11"}, "'depth'"), (GIVEN | {"depth": "x"}, "x")],
+    ("kind", "values", "told"),
+    [
+        (N, GIVEN, "'root' is not set"),
+        (N, {}, "'root' is not set"),
+        (P, GIVEN | {"depth": "11"}, "'depth'"),
+        (P, {"depth": "11"}, "'depth'"),
+        (P, GIVEN | {"depth": "x"}, "x"),
+    ],
 )
-async def test_settings_that_break_a_rule_end_the_start_with_their_own_error(values: dict[str, str], told: str) -> None:
-    with pytest.raises(SettingsError, match=told):
-        async with hosted(P, settings=values):
+async def test_settings_that_break_a_rule_end_the_start_with_their_own_error(
+    kind: type[Plugin], values: dict[str, str], told: str
+) -> None:
+    with pytest.raises(SettingsError, match=told) as caught:
+        async with hosted(kind, settings=values):
             pytest.fail("it must not serve")
+    assert caught.value.exit_code == 66
+
+
+@on_mock_clock
+async def test_a_start_waits_for_a_required_secret_that_is_missing(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(P)
+    async with world.running():
+        await anyio.sleep(3600)
+        assert world.serving.settings.current is None
+        world.agent.stored["token"] = "s3cret-token"
+        await anyio.sleep(P.settings_interval)
+        await world.served()
+        assert world.plugin.settings.token == "s3cret-token"
+    assert [record.message for record in caplog.records].count("settings.waiting") == 1
 
 
 class Answering(MemoryAgent):
