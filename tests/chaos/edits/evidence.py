@@ -1,9 +1,9 @@
 """What a campaign leaves for the verdict: what everybody noted, as values. No I/O."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tests.chaos.edits.notes import FOREIGN, SECRET, Seen, Snapshot, Transaction, is_own
+from tests.chaos.edits.notes import FOREIGN, SECRET, Seen, Snapshot, Transaction, is_own, written_by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,3 +85,28 @@ class Excuses:
         if stamp >= FOREIGN:
             return self._stamped.get((key, stamp), -1) >= since
         return any(begun <= until and ended >= since for begun, ended in self._reverts)
+
+
+def missing(one: Transaction, snapshot: Snapshot, until: int, excuses: Excuses) -> list[str]:
+    """Return the keys of a transaction that have another value, for which nobody else can be the reason."""
+    return [
+        key
+        for key in written_by(one.number)
+        if (stamp := getattr(snapshot, key)) != one.number
+        and (is_own(stamp) or not excuses.has(key, stamp, one.begun, until))
+    ]
+
+
+def cut(given: Evidence) -> Iterator[tuple[Transaction, Seen | None]]:
+    """Yield each edit that a kill has cut, with what was there when the next run came up."""
+    ups = [seen for seen in given.seen if seen.by == "up"]
+    for one in given.transactions.values():
+        if one.outcome is None and one.kind != "revert":
+            yield one, next((seen for seen in ups if seen.run > one.run), None)
+
+
+def there(one: Transaction, up: Seen, excuses: Excuses) -> int:
+    """Return how many keys of a transaction are as it wants them, or as others do."""
+    if all(getattr(up.snapshot, key) != one.number for key in written_by(one.number)):
+        return 0
+    return len(written_by(one.number)) - len(missing(one, up.snapshot, up.at, excuses))

@@ -1,197 +1,25 @@
-"""The campaign: a real agent, the plugin that edits its settings, others who write, faults, and kills."""
+"""The campaign, played: edits, others who write, faults and kills, all at the same time; then everything at rest."""
 
-import json
-import os
-import shlex
-import shutil
-import signal
-import sys
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from random import Random
 from typing import Final
 
-from kepm_plugin.errors import AgentError, KepmError
-from kepm_plugin.manifest import manifest_of, to_json
-from tests.chaos.edits.aims import Intent, plan
-from tests.chaos.edits.editing_plugin import Editing, Values, snapshot_of
-from tests.chaos.edits.evidence import Evidence, Held, Kill
+from kepm_plugin.errors import KepmError
+from tests.chaos.edits.aims import plan
+from tests.chaos.edits.editing_plugin import Editing
+from tests.chaos.edits.evidence import Evidence
 from tests.chaos.edits.foreign import Others
-from tests.chaos.edits.notes import SECRET, Snapshot, read_notes
-from tests.chaos.edits.orders import Orders, Slot
+from tests.chaos.edits.notes import read_notes
+from tests.chaos.edits.orders import Slot
+from tests.chaos.edits.rig import COMES_UP, campaign
 from tests.chaos.edits.weather import Weather
-from tests.chaos.rig import REPOSITORY
-from tests.e2e.agent_process import AgentProcess, agent_process
 
-LOOK: Final = 0.005
-"""Seconds between two looks at what no event tells."""
-
-HOLDS: Final = 8.0
-"""Seconds that the agent may take to hold an aimed request; then the kill comes without."""
-
-COMES_UP: Final = 20.0
-"""Seconds that a run may take to come up; then it is killed as it is."""
-
-SETTLES: Final = 30.0
-"""Seconds that the plugin may take, when nothing disturbs it any more, until it has what the agent has."""
-
-ENDS: Final = 20.0
 LOOKERS: Final = 3
 """Threads that have handlers look at the settings all the time."""
-
-PAUSE: Final = 0.1
-"""Seconds for which a handler looks, at most."""
-
-WITNESS: Final = 0.02
-"""Seconds between two looks at what the agent holds."""
-
-HASTE: Final = 0.25
-"""Seconds between two edits by a handler."""
-
-
-@dataclass(slots=True)
-class Campaign:
-    """One run of the scene, and what it is made of."""
-
-    work: Path
-    agent: AgentProcess
-    orders: Orders
-    seed: str
-    kills: list[Kill] = field(default_factory=list[Kill])
-    held: list[Held] = field(default_factory=list[Held])
-    ended_by_itself: list[str] = field(default_factory=list[str])
-    asked: int = 0
-    """Commands that were answered."""
-
-    def random(self, what: str) -> Random:
-        """Return a source of chance that is of its own for each part of the campaign."""
-        return Random(f"{self.seed} {what}")  # noqa: S311  no secret
-
-    # --- the plugin's process -----------------------------------------------------------------------------------------
-
-    def start(self) -> tuple[int, int]:
-        """Start the next run; return its process, and the place in the agent's output."""
-        self.orders[Slot.RUN] += 1
-        self.orders[Slot.OPEN] = 0
-        mark = self.agent.mark()
-        self.agent.control.start(Editing.id)
-        return int(self.agent.until(rf"launched {Editing.id}: process (\d+)", after=mark)[1]), mark
-
-    def up(self, pid: int, mark: int) -> bool:
-        """Return when the run is up; False: it is not in time, or has ended by itself."""
-        return self.until(lambda: self.orders[Slot.UP] == self.orders[Slot.RUN], COMES_UP, self.gone(pid, mark))
-
-    def gone(self, pid: int, mark: int) -> Callable[[], bool]:
-        """Return what tells whether a process has ended."""
-        return lambda: self.agent.seen(_end(pid), after=mark, timeout=0) is not None
-
-    def until(self, holds: Callable[[], bool], timeout: float, unless: Callable[[], bool]) -> bool:
-        """Return when something holds, False if it does not in time or if something else does."""
-        ends = time.monotonic() + timeout
-        while not holds():
-            if time.monotonic() > ends or unless():
-                return False
-            threading.Event().wait(LOOK)
-        return True
-
-    def kill(self, intent: Intent) -> None:
-        """Start the plugin, let it edit, and kill it as intended."""
-        control, early = self.agent.control, intent.after == 0
-        armed = control.fault(intent.fault) if intent.fault is not None and early else None
-        pid, mark = self.start()
-        before = self.orders[Slot.NUMBER]
-        gone = self.gone(pid, mark)
-        if not early and self.up(pid, mark):
-            self.until(lambda: self.orders[Slot.NUMBER] > before + intent.after, HOLDS, gone)
-        if intent.fault is not None:
-            armed = armed or control.fault(intent.fault)
-            acted = rf"fault {armed} is over: \w+, acted 1 times"
-            hit = self.until(lambda: self.agent.seen(acted, after=mark, timeout=0) is not None, HOLDS, gone)
-            control.clear_faults(armed)
-        else:
-            last = self.orders[Slot.NUMBER]
-            hit = self.until(lambda: self.orders[Slot.NUMBER] > last, HOLDS, gone)
-            threading.Event().wait(intent.delay)  # The moment is what is tested.
-        if gone():
-            self.ended_by_itself.append(self.agent.until(_end(pid), after=mark)[1])
-            return
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        self.agent.until(_end(pid), after=mark)
-        self.kills.append(
-            Kill(
-                run=self.orders[Slot.RUN],
-                aim=intent.aim.value,
-                at=time.monotonic_ns(),
-                hit=hit,
-                amid=self.orders[Slot.OPEN] > 0,
-            )
-        )
-
-    # --- what goes on all the time ------------------------------------------------------------------------------------
-
-    def ask(self, command: str, pause: float) -> dict[str, int] | None:
-        """Send a command, and return its result; None where the plugin could not answer."""
-        try:
-            answer = self.agent.control.send(Editing.id, command, {"pause": pause}, timeout=2.0)
-        except AgentError:
-            return None
-        self.asked += 1
-        result: dict[str, int] | None = answer.get("result") if answer["ok"] else None
-        return result
-
-    def look_until(self, stopped: threading.Event, number: int) -> None:
-        """Have handlers look at the settings."""
-        random = self.random(f"looker {number}")
-        while not stopped.is_set():
-            if self.ask("look", random.uniform(0, PAUSE)) is None:
-                stopped.wait(HASTE)
-
-    def haste_until(self, stopped: threading.Event) -> None:
-        """Have handlers edit that have no time for it."""
-        random = self.random("haste")
-        while not stopped.wait(HASTE):
-            self.ask(random.choice(("hasty", "brisk")), 0.0)
-
-    def witness_until(self, stopped: threading.Event) -> None:
-        """Note what the agent holds, whenever that has changed."""
-        while not stopped.wait(WITNESS):
-            begun = time.monotonic_ns()
-            values = self.agent.control.get_settings(Editing.id)
-            if not self.held or values != self.held[-1].values:
-                self.held.append(Held(begun=begun, ended=time.monotonic_ns(), values=values))
-
-    # --- the end ------------------------------------------------------------------------------------------------------
-
-    def settled(self, others: Others) -> tuple[Snapshot | None, Snapshot]:
-        """Let everything come to rest; return what the plugin has in the end, and what the agent has."""
-        self.orders[Slot.PAUSED] = 1
-        self.until(lambda: self.orders[Slot.OPEN] == 0, SETTLES, lambda: False)
-        others.write_bounds()
-        ends, mine = time.monotonic() + SETTLES, None
-        while True:
-            theirs = snapshot_of(Values.parse(self.agent.control.get_settings(Editing.id)))
-            answer = self.ask("look", 0.0)
-            mine = Snapshot(**answer) if answer else mine
-            if mine == theirs or time.monotonic() > ends:
-                return mine, theirs
-            threading.Event().wait(0.1)
-
-    def leaks(self) -> list[str]:
-        """Return where a secret value can be read that should not: the plugin's files, and what was printed."""
-        files = [path for path in (self.work / "data").rglob("*") if path.is_file()]
-        found = [str(path.relative_to(self.work)) for path in files if SECRET.encode() in path.read_bytes()]
-        return found + self.agent.lines(SECRET)
-
-    def intents(self) -> list[str]:
-        """Return the intent files that are left."""
-        return [str(path.relative_to(self.work)) for path in (self.work / "data").rglob("*intent*")]
 
 
 def play(
@@ -213,13 +41,12 @@ def play(
         told: Is given a line now and then.
         keep: A folder that is to hold notes and output.
     """
-    with _campaign(seed, keep) as made:
+    with campaign(seed, keep) as made:
         control = made.agent.control
         others = Others(control, made.random("others"))
         weather = Weather(control, made.random("weather"))
-        loops = [made.haste_until, made.witness_until]
-        loops += [lambda stopped, n=n: made.look_until(stopped, n) for n in range(LOOKERS)]  # type: ignore[misc]
-        with _going_on(*loops):
+        lookers = [partial(made.look_until, number) for number in range(LOOKERS)]
+        with _going_on(made.haste_until, made.witness_until, *lookers):
             with _going_on(*([others.write_until, weather.blow_until] if disturbed else [])):
                 for number, intent in enumerate(plan(made.random("kills"), kills, transactions / max(kills, 1)), 1):
                     made.kill(intent)
@@ -231,7 +58,7 @@ def play(
             control.clear_faults()
             made.up(pid, mark)
         if made.gone(pid, mark)():
-            made.ended_by_itself.append(made.agent.until(_end(pid), after=mark)[1])
+            made.note_end(pid, mark)
             pid, mark = made.start()
             made.up(pid, mark)
         mine, theirs = made.settled(others)
@@ -255,35 +82,6 @@ def play(
 
 
 @contextmanager
-def _campaign(seed: str, keep: Path | None) -> Generator[Campaign]:
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kepm-edits-")))
-        root, work = folder / "root", folder / "work"
-        (root / "Plugins").mkdir(parents=True)
-        work.mkdir()
-        _register(root, work, seed)
-        orders = stack.enter_context(Orders(work / "orders"))
-        arguments = ("--broker", "mosquitto", "--monitor-interval", "3600")
-        environment = {"PYTHONPATH": str(REPOSITORY)}
-        agent = stack.enter_context(agent_process(root, *arguments, env=environment, measured=False))
-        try:
-            yield Campaign(work, agent, orders, seed)
-        finally:
-            if keep is not None:
-                (work / "agent.log").write_text("\n".join(agent.lines("")))
-                shutil.copytree(work, keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("orders", "lock"))
-
-
-def _register(root: Path, work: Path, seed: str) -> None:
-    command = ["-m", "tests.chaos.edits.actor", "--work", str(work), "--seed", seed, "--api-base"]
-    manifest = manifest_of(
-        Editing.declarations(), executable=sys.executable, arguments=f"{shlex.join(command)} {{KeeperApiBaseUrl}}"
-    )
-    content = json.loads(to_json(manifest)) | {"autoStart": False, "token": f"{SECRET}0"}
-    (root / "Plugins" / f"{Editing.id}.json").write_text(json.dumps(content))
-
-
-@contextmanager
 def _going_on(*loops: Callable[[threading.Event], object]) -> Generator[None]:
     """Run loops in threads for the time of the block; what one of them raises is raised at its end."""
     stopped = threading.Event()
@@ -295,7 +93,3 @@ def _going_on(*loops: Callable[[threading.Event], object]) -> Generator[None]:
             stopped.set()
     for each in running:
         each.result()
-
-
-def _end(pid: int) -> str:
-    return rf"process {pid} ended with (\w+ \d+)"

@@ -4,13 +4,13 @@ A snapshot may hold values of others in place of ours, where others wrote or rev
 and what became of the transactions that are in it, decides the rest.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from tests.chaos.edits.evidence import Evidence, Excuses
+from tests.chaos.edits.counts import counts
+from tests.chaos.edits.evidence import Evidence, Excuses, cut, missing, there
 from tests.chaos.edits.notes import (
-    CANCELLED,
     DONE,
     EVERY_OTHER,
     UNEXPECTED,
@@ -89,7 +89,7 @@ def _of_snapshot(seen: Seen, given: Evidence, excuses: Excuses) -> Iterator[tupl
     snapshot, where = seen.snapshot, f"{tuple(seen.snapshot)} seen by {seen.by} in run {seen.run} at {seen.at}"
     if snapshot.low > snapshot.high:
         yield INVALID, where
-    numbers = snapshot.own | ({snapshot.token} if is_own(snapshot.token) else set())
+    numbers = snapshot.own | frozenset(filter(is_own, [snapshot.token]))
     strangers = {number for number in numbers if number not in given.transactions}
     if strangers or min(snapshot) < 0:
         yield UNKNOWN, where
@@ -98,8 +98,8 @@ def _of_snapshot(seen: Seen, given: Evidence, excuses: Excuses) -> Iterator[tupl
         yield MIXED, where
     elif len(snapshot.own) == 1:
         (number,) = snapshot.own
-        if missing := _missing(given.transactions[number], snapshot, seen.at, excuses):
-            yield TORN, f"{missing} of {number} missing: {where}"
+        if gone := missing(given.transactions[number], snapshot, seen.at, excuses):
+            yield TORN, f"{gone} of {number} missing: {where}"
     for number in sorted(numbers):
         one = given.transactions[number]
         if one.failed and one.ended is not None:
@@ -118,16 +118,6 @@ def _token_of_another(snapshot: Snapshot) -> bool:
         return snapshot.token != number
     whole = all(getattr(snapshot, key) == number for key in written_by(number))
     return whole and snapshot.token > number
-
-
-def _missing(one: Transaction, snapshot: Snapshot, until: int, excuses: Excuses) -> list[str]:
-    """Return the keys of a transaction that have another value, for which nobody else can be the reason."""
-    return [
-        key
-        for key in written_by(one.number)
-        if (stamp := getattr(snapshot, key)) != one.number
-        and (is_own(stamp) or not excuses.has(key, stamp, one.begun, until))
-    ]
 
 
 # --- calls of handlers ------------------------------------------------------------------------------------------------
@@ -181,8 +171,8 @@ def _of_transaction(one: Transaction, excuses: Excuses, given: Evidence) -> Iter
         if one.kind == "revert":
             wrong = [f"{number} is there" for number in one.after.own if not _by_another_of_ours(one, number, given)]
         else:
-            missing = _missing(one, one.after, one.ended, excuses)
-            wrong = [f"{key} is not" for key in missing if not _by_another_of_ours(one, getattr(one.after, key), given)]
+            gone = missing(one, one.after, one.ended, excuses)
+            wrong = [f"{key} is not" for key in gone if not _by_another_of_ours(one, getattr(one.after, key), given)]
         if wrong:
             yield NEVER_WAS, f"{words}: {wrong} in {tuple(one.after)}"
 
@@ -195,66 +185,6 @@ def _by_another_of_ours(one: Transaction, number: int, given: Evidence) -> bool:
 
 
 def _of_cut(given: Evidence, excuses: Excuses) -> Iterator[tuple[str, str]]:
-    for one, up in _cut(given):
-        if up is not None and 0 < _there(one, up, excuses) < len(written_by(one.number)):
+    for one, up in cut(given):
+        if up is not None and 0 < there(one, up, excuses) < len(written_by(one.number)):
             yield HALF, f"{one.number}: {tuple(up.snapshot)} in run {up.run}"
-
-
-def _cut(given: Evidence) -> Iterator[tuple[Transaction, Seen | None]]:
-    """Yield each edit that a kill has cut, with what was there when the next run came up."""
-    ups = [seen for seen in given.seen if seen.by == "up"]
-    for one in given.transactions.values():
-        if one.outcome is None and one.kind != "revert":
-            yield one, next((seen for seen in ups if seen.run > one.run), None)
-
-
-def _there(one: Transaction, up: Seen, excuses: Excuses) -> int:
-    """Return how many keys of a transaction are as it wants them, or as others do."""
-    if all(getattr(up.snapshot, key) != one.number for key in written_by(one.number)):
-        return 0
-    return len(written_by(one.number)) - len(_missing(one, up.snapshot, up.at, excuses))
-
-
-# --- figures ----------------------------------------------------------------------------------------------------------
-
-
-def counts(given: Evidence) -> Iterator[tuple[str, int]]:
-    """Yield what happened, in numbers."""
-    excuses = Excuses(given.others, given.transactions.values())
-    readers = Counter(seen.by for seen in given.seen)
-    calls = {(seen.run, seen.call) for seen in given.seen if seen.by == "call"}
-    yield "snapshots seen by handlers", readers["call"]
-    yield "in so many calls", len(calls)
-    yield "snapshots seen by on_settings_changed", readers["told"]
-    yield "snapshots seen by writers and at starts", readers["writer"] + readers["up"]
-    yield "different snapshots", len({seen.snapshot for seen in given.seen})
-    yield "commands answered", given.asked
-    yield "transactions begun", len(given.transactions)
-    edits = [one for one in given.transactions.values() if one.kind != "revert"]
-    yield "edits done", sum(one.outcome == DONE for one in edits)
-    yield (
-        "reverts done",
-        sum(one.outcome == DONE for one in given.transactions.values()) - sum(one.outcome == DONE for one in edits),
-    )
-    reported = Counter(one.outcome for one in given.transactions.values() if one.failed)
-    for outcome, count in sorted(reported.items(), key=str):
-        yield f"reported {outcome}", count
-    yield "cancelled by a handler's timeout", sum(one.outcome == CANCELLED for one in given.transactions.values())
-    finished, gone = 0, 0
-    cut = list(_cut(given))
-    for one, up in cut:
-        there = 0 if up is None else _there(one, up, excuses)
-        finished, gone = finished + (there == len(written_by(one.number))), gone + (there == 0)
-    yield "edits cut by a kill", len(cut)
-    yield "of them there at the next start", finished
-    yield "of them not there at the next start", gone
-    yield "kill -9", len(given.kills)
-    yield "of them amid a transaction", sum(kill.amid for kill in given.kills)
-    for aim, count in sorted(Counter(kill.aim for kill in given.kills if kill.hit).items()):
-        yield f"killed at {aim}", count
-    yield "kills that missed their aim", sum(not kill.hit for kill in given.kills)
-    yield "writes by others", sum(bool(each.key) for each in given.others)
-    yield "reverts by others", sum(not each.key for each in given.others)
-    yield "states of the agent that were witnessed", len(given.held)
-    for name, count in given.faults.items():
-        yield f"fault: {name}", count

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from kepm_plugin.contract import REVERT, SETTINGS_PATH, STATUS
 from kepm_plugin.devagent.control_client import ControlClient
@@ -26,16 +26,24 @@ def key_path(random: Random) -> str:
     return f"{OF_PLUGIN}/{random.choice(KEYS)}"
 
 
-def _put(kind: type[ApiFault], **values: object) -> Callable[[Random], ApiFault]:
-    return lambda random: kind(method="PUT", path=key_path(random), **values)  # type: ignore[arg-type]
+def _put(kind: type[ApiFault], **values: Any) -> Callable[[Random], ApiFault]:
+    return lambda random: kind(method="PUT", path=key_path(random), **values)
 
 
-def _get(kind: type[ApiFault], **values: object) -> Callable[[Random], ApiFault]:
-    return lambda _: kind(method="GET", path=OF_PLUGIN, **values)  # type: ignore[arg-type]
+def _get(kind: type[ApiFault], **values: Any) -> Callable[[Random], ApiFault]:
+    return lambda _: kind(method="GET", path=OF_PLUGIN, **values)
 
 
-def _revert(kind: type[ApiFault], **values: object) -> Callable[[Random], ApiFault]:
-    return lambda _: kind(method="POST", path=f"{OF_PLUGIN}/{REVERT}", **values)  # type: ignore[arg-type]
+def _revert(kind: type[ApiFault], **values: Any) -> Callable[[Random], ApiFault]:
+    return lambda _: kind(method="POST", path=f"{OF_PLUGIN}/{REVERT}", **values)
+
+
+def _late(random: Random) -> ApiFault:
+    return ApiLate(method="PUT", path=key_path(random), delay=GIVEN_UP + random.uniform(0.1, 1.5))
+
+
+def _no_status(_: Random) -> ApiFault:
+    return ApiRefused(method="GET", path=f"{OF_PLUGIN}/{STATUS}", status=404, seconds=2.0)
 
 
 PLAN: Final[dict[str, tuple[int, Callable[[Random], ApiFault]]]] = {
@@ -47,17 +55,15 @@ PLAN: Final[dict[str, tuple[int, Callable[[Random], ApiFault]]]] = {
     "PUT cut, carried out": (10, _put(ApiCut, applied=True)),
     "PUT hangs": (2, _put(ApiHangs)),
     "PUT hangs, carried out": (2, _put(ApiHangs, applied=True)),
-    "PUT carried out after it was given up": (4, lambda random: ApiLate(
-        method="PUT", path=key_path(random), delay=GIVEN_UP + random.uniform(0.1, 1.5))),
+    "PUT carried out after it was given up": (4, _late),
     "GET answered 500": (6, _get(ApiRefused, status=500, count=2)),
     "GET cut": (6, _get(ApiCut)),
     "GET hangs": (1, _get(ApiHangs)),
-    "status answered 404": (4, lambda _: ApiRefused(
-        method="GET", path=f"{OF_PLUGIN}/{STATUS}", status=404, seconds=2.0)),
+    "status answered 404": (4, _no_status),
     "revert cut, carried out": (3, _revert(ApiCut, applied=True)),
     "revert answered 500": (3, _revert(ApiRefused, status=500)),
     "slow": (8, lambda random: ApiSlow(delay=random.uniform(0.02, 0.2), seconds=0.6)),
-}  # fmt: skip
+}
 """Each kind of fault: how often it comes compared with others, and how it is made."""
 
 
