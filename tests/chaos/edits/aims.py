@@ -40,21 +40,17 @@ class Intent:
     """What holds the plugin; None: the time alone says when."""
 
 
-def plan(random: Random, kills: int, average: float) -> Iterator[Intent]:
-    """Plan kills: all aims in turn, in random order.
+def plan(random: Random, average: float) -> Iterator[Intent]:
+    """Plan kills without end: all aims in turn, in random order.
 
     Args:
         random: What decides.
-        kills: How many.
         average: Transactions between two of them.
     """
-    waiting: list[Aim] = []
-    for _ in range(kills):
-        if not waiting:
-            waiting = random.sample(list(Aim), len(Aim))
-        aim = waiting.pop()
-        after = 0 if aim is Aim.RECOVERY else random.randint(BEFORE[0], round(BEFORE[1] * average))
-        yield Intent(aim=aim, after=after, delay=random.uniform(0, SPREAD), fault=_fault(aim, random))
+    while True:
+        for aim in random.sample(list(Aim), len(Aim)):
+            after = 0 if aim is Aim.RECOVERY else random.randint(BEFORE[0], round(BEFORE[1] * average))
+            yield Intent(aim=aim, after=after, delay=random.uniform(0, SPREAD), fault=_fault(aim, random))
 
 
 def _fault(aim: Aim, random: Random) -> ApiFault | None:

@@ -42,6 +42,7 @@ def counts(given: Evidence) -> Iterator[tuple[str, int]]:
     for aim, count in sorted(Counter(kill.aim for kill in given.kills if kill.hit).items()):
         yield f"killed at {aim}", count
     yield "kills that missed their aim", sum(not kill.hit for kill in given.kills)
+    yield "starts that failed with the agent", len(given.ended_by_itself)
     yield "writes by others", sum(bool(each.key) for each in given.others)
     yield "reverts by others", sum(not each.key for each in given.others)
     yield "states of the agent that were witnessed", len(given.held)

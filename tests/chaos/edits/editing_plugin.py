@@ -78,7 +78,7 @@ class AuthorError(Exception):
     """What the author's own code raises in the middle of an edit."""
 
 
-QUICK: Final = (DONE, "SettingsError", AuthorError.__name__)
+QUICK: Final = (DONE, "SettingsError", "SettingsConflict", AuthorError.__name__)
 """Outcomes after which the next one comes at once."""
 
 

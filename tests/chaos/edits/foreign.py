@@ -11,7 +11,7 @@ from tests.chaos.edits.editing_plugin import MAX, Editing
 from tests.chaos.edits.evidence import Written
 from tests.chaos.edits.notes import EVERY_OTHER, FOREIGN, SECRET, STAMPS
 
-GAP: Final = (0.05, 0.4)
+GAP: Final = (0.1, 0.8)
 """Seconds between two writes, at least and at most."""
 
 BETWEEN: Final = (0.0, 0.1)

@@ -21,6 +21,9 @@ from tests.chaos.edits.weather import Weather
 LOOKERS: Final = 3
 """Threads that have handlers look at the settings all the time."""
 
+MOST: Final = 3
+"""Runs at most, compared with the kills that there are to be."""
+
 
 def play(
     seed: str,
@@ -35,7 +38,7 @@ def play(
 
     Args:
         seed: Of all that is random, except what the machine decides.
-        kills: How often the plugin is killed.
+        kills: How often the plugin is killed amid a transaction; other kills come on top.
         transactions: How many it begins, at least.
         disturbed: Whether there are faults, and others who write.
         told: Is given a line now and then.
@@ -48,10 +51,12 @@ def play(
         lookers = [partial(made.look_until, number) for number in range(LOOKERS)]
         with _going_on(made.haste_until, made.witness_until, *lookers):
             with _going_on(*([others.write_until, weather.blow_until] if disturbed else [])):
-                for number, intent in enumerate(plan(made.random("kills"), kills, transactions / max(kills, 1)), 1):
-                    made.kill(intent)
-                    if number % 10 == 0:
-                        told(f"{number} of {kills} kills, {made.orders[Slot.NUMBER]} transactions")
+                intents = plan(made.random("kills"), transactions / max(kills, 1))
+                while (amid := sum(kill.amid for kill in made.kills)) < kills:
+                    assert made.orders[Slot.RUN] < MOST * kills, "hardly any run comes to a transaction"
+                    made.kill(next(intents))
+                    if amid % 10 == 9:
+                        told(f"{amid + 1} of {kills} kills, {made.orders[Slot.NUMBER]} transactions")
                 pid, mark = made.start()
                 patience = transactions / 2 + COMES_UP
                 made.until(lambda: made.orders[Slot.NUMBER] >= transactions, patience, made.gone(pid, mark))

@@ -46,7 +46,10 @@ PAUSE: Final = 0.1
 WITNESS: Final = 0.02
 """Seconds between two looks at what the agent holds."""
 
-HASTE: Final = 0.25
+DOWN: Final = 0.1
+"""Seconds until the next command where the plugin could not answer."""
+
+HASTE: Final = 0.7
 """Seconds between two edits by a handler."""
 
 
@@ -150,7 +153,7 @@ class Campaign:
         random = self.random(f"looker {number}")
         while not stopped.is_set():
             if self.ask("look", random.uniform(0, PAUSE)) is None:
-                stopped.wait(HASTE)
+                stopped.wait(DOWN)
 
     def haste_until(self, stopped: threading.Event) -> None:
         """Have handlers edit that have no time for it."""

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
+from kepm_plugin.errors import AgentRefused, AgentUnreachable, BadAgentAnswer
 from tests.chaos.edits.counts import counts
 from tests.chaos.edits.evidence import Evidence, Excuses, cut, missing, there
 from tests.chaos.edits.notes import (
@@ -22,7 +23,7 @@ from tests.chaos.edits.notes import (
 )
 from tests.chaos.scenes.report import Report, Row
 
-SHOWN: Final = 5
+SHOWN: Final = 3
 """Cases of one broken promise that are named."""
 
 MIXED: Final = "snapshots that mix two of our transactions"
@@ -48,6 +49,9 @@ PROMISES: Final = (
     *(NEVER_WAS, NOT_REFUSED, WRITTEN_ANYWAY, HALF, STRANGE, ENDED, APART, LEFT, LEAKED),
 )
 """Of each of these there must be none."""
+
+AT_FAULT: Final = tuple(f"code {error.exit_code}" for error in (AgentUnreachable, AgentRefused, BadAgentAnswer))
+"""How a process may end by itself: the agent's API failed while it started."""
 
 REFUSED: Final = ("breaks a rule", "author fails")
 
@@ -75,7 +79,7 @@ def broken(given: Evidence) -> Iterator[tuple[str, str]]:
     for one in given.transactions.values():
         yield from _of_transaction(one, excuses, given)
     yield from _of_cut(given, excuses)
-    yield from ((ENDED, how) for how in given.ended_by_itself)
+    yield from ((ENDED, how) for how in given.ended_by_itself if how not in AT_FAULT)
     if given.mine is None or given.mine != given.theirs:
         yield APART, f"plugin {given.mine}, agent {given.theirs}"
     yield from ((LEFT, path) for path in given.intents)

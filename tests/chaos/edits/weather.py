@@ -11,7 +11,7 @@ from kepm_plugin.devagent.faults import ApiCut, ApiFault, ApiHangs, ApiLate, Api
 from tests.chaos.edits.editing_plugin import Editing
 from tests.chaos.edits.notes import EVERY_OTHER, STAMPS
 
-GAP: Final = (0.2, 1.2)
+GAP: Final = (0.3, 1.5)
 """Seconds from one fault to the next, at least and at most."""
 
 GIVEN_UP: Final = 5.0
