@@ -3,7 +3,17 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tests.chaos.edits.notes import FOREIGN, SECRET, Seen, Snapshot, Transaction, is_own, written_by
+from tests.chaos.edits.notes import (
+    EVERY_OTHER,
+    FOREIGN,
+    SECRET,
+    STAMPS,
+    Seen,
+    Snapshot,
+    Transaction,
+    is_own,
+    written_by,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +37,9 @@ class Held:
     @property
     def own(self) -> frozenset[int]:
         """The numbers of our transactions in it."""
-        texts = (text.removeprefix(SECRET).strip("[]").split(",")[0] for text in self.values.values())
-        bounds = {self.values.get("low"), self.values.get("high")}
-        return frozenset(int(text) for text in texts if text not in bounds and text.isdigit() and is_own(int(text)))
+        texts = (self.values.get(key, "").removeprefix(SECRET).strip("[]") for key in (*STAMPS, EVERY_OTHER))
+        stamps = (int(text.split(",")[0]) for text in texts if text)
+        return frozenset(filter(is_own, stamps))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
