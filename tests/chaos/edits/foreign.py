@@ -11,8 +11,14 @@ from tests.chaos.edits.editing_plugin import MAX, Editing
 from tests.chaos.edits.evidence import Written
 from tests.chaos.edits.notes import EVERY_OTHER, FOREIGN, SECRET, STAMPS
 
-GAP: Final = (0.1, 0.8)
-"""Seconds between two writes, at least and at most."""
+QUIET: Final = (0.3, 4.0)
+"""Seconds in which nothing is written, at least and at most: while others write, hardly any edit can succeed."""
+
+BURST: Final = 4
+"""What is done at most until it is quiet again,"""
+
+GAP: Final = (0.02, 0.3)
+"""with so many seconds in between."""
 
 BETWEEN: Final = (0.0, 0.1)
 """Seconds between the two writes of a pair."""
@@ -32,14 +38,20 @@ class Others:
 
     def write_until(self, stopped: threading.Event) -> None:
         """Write at random moments."""
-        while not stopped.wait(self._random.uniform(*GAP)):
-            share = self._random.random()
-            if share < REVERTS:
-                self.revert()
-            elif share < REVERTS + PAIRS:
-                self.write_bounds()
-            else:
-                self.write_stamp(self._random.choice((*STAMPS, EVERY_OTHER)))
+        random = self._random
+        while not stopped.wait(random.uniform(*QUIET)):
+            for _ in range(random.randint(1, BURST)):
+                self._write()
+                stopped.wait(random.uniform(*GAP))
+
+    def _write(self) -> None:
+        share = self._random.random()
+        if share < REVERTS:
+            self.revert()
+        elif share < REVERTS + PAIRS:
+            self.write_bounds()
+        else:
+            self.write_stamp(self._random.choice((*STAMPS, EVERY_OTHER)))
 
     def write_stamp(self, key: str) -> None:
         """Write a value that nobody has written before."""

@@ -16,7 +16,7 @@ from tests.chaos.edits.foreign import Others
 from tests.chaos.edits.notes import read_notes
 from tests.chaos.edits.orders import Slot
 from tests.chaos.edits.rig import COMES_UP, campaign
-from tests.chaos.edits.weather import Weather
+from tests.chaos.edits.weather import BRIEF, PLAN, Weather
 
 LOOKERS: Final = 3
 """Threads that have handlers look at the settings all the time."""
@@ -31,6 +31,7 @@ def play(
     transactions: int,
     *,
     disturbed: bool = True,
+    brief: bool = False,
     told: Callable[[str], object] = lambda _: None,
     keep: Path | None = None,
 ) -> Evidence:
@@ -41,22 +42,23 @@ def play(
         kills: How often the plugin is killed amid a transaction; other kills come on top.
         transactions: How many it begins, at least.
         disturbed: Whether there are faults, and others who write.
+        brief: Whether there are only faults for which nobody has to wait for seconds.
         told: Is given a line now and then.
         keep: A folder that is to hold notes and output.
     """
     with campaign(seed, keep) as made:
         control = made.agent.control
         others = Others(control, made.random("others"))
-        weather = Weather(control, made.random("weather"))
+        weather = Weather(control, made.random("weather"), BRIEF if brief else tuple(PLAN))
         lookers = [partial(made.look_until, number) for number in range(LOOKERS)]
         with _going_on(made.haste_until, made.witness_until, *lookers):
             with _going_on(*([others.write_until, weather.blow_until] if disturbed else [])):
                 intents = plan(made.random("kills"), transactions / max(kills, 1))
-                while (amid := sum(kill.amid for kill in made.kills)) < kills:
+                while (amid := made.amid) < kills:
                     assert made.orders[Slot.RUN] < MOST * kills, "hardly any run comes to a transaction"
                     made.kill(next(intents))
-                    if amid % 10 == 9:
-                        told(f"{amid + 1} of {kills} kills, {made.orders[Slot.NUMBER]} transactions")
+                    if made.amid > amid and made.amid % 10 == 0:
+                        told(f"{made.amid} of {kills} kills, {made.orders[Slot.NUMBER]} transactions")
                 pid, mark = made.start()
                 patience = transactions / 2 + COMES_UP
                 made.until(lambda: made.orders[Slot.NUMBER] >= transactions, patience, made.gone(pid, mark))

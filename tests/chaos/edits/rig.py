@@ -49,7 +49,7 @@ WITNESS: Final = 0.02
 DOWN: Final = 0.1
 """Seconds until the next command where the plugin could not answer."""
 
-HASTE: Final = 0.7
+HASTE: Final = 1.5
 """Seconds between two edits by a handler."""
 
 
@@ -66,6 +66,11 @@ class Campaign:
     ended_by_itself: list[str] = field(default_factory=list[str])
     asked: int = 0
     """Commands that were answered."""
+
+    @property
+    def amid(self) -> int:
+        """How many kills came amid a transaction."""
+        return sum(kill.amid for kill in self.kills)
 
     def random(self, what: str) -> Random:
         """Return a source of chance that is of its own for each part of the campaign."""
@@ -192,8 +197,9 @@ class Campaign:
         return found + self.agent.lines(SECRET)
 
     def intents(self) -> list[str]:
-        """Return the intent files that are left."""
-        return [str(path.relative_to(self.work)) for path in (self.work / "data").rglob("*intent*")]
+        """Return the files of the plugin that hold a transaction which is open still."""
+        files = {path: path.read_text() for path in (self.work / "data").rglob("*.json")}
+        return [str(path.relative_to(self.work)) for path, text in files.items() if json.loads(text).get("transaction")]
 
 
 @contextmanager

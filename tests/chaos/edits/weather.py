@@ -1,7 +1,7 @@
 """Faults of the agent's API that come and go, by a plan that is made of a seed alone."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from kepm_plugin.devagent.faults import ApiCut, ApiFault, ApiHangs, ApiLate, Api
 from tests.chaos.edits.editing_plugin import Editing
 from tests.chaos.edits.notes import EVERY_OTHER, STAMPS
 
-GAP: Final = (0.3, 1.5)
+GAP: Final = (0.3, 2.5)
 """Seconds from one fault to the next, at least and at most."""
 
 GIVEN_UP: Final = 5.0
@@ -67,18 +67,22 @@ PLAN: Final[dict[str, tuple[int, Callable[[Random], ApiFault]]]] = {
 """Each kind of fault: how often it comes compared with others, and how it is made."""
 
 
-class Weather:
-    """Sets faults, one after the other."""
+BRIEF: Final = tuple(name for name in PLAN if "hangs" not in name and "given up" not in name)
+"""The faults for which nobody has to wait until something is given up."""
 
-    def __init__(self, control: ControlClient, random: Random) -> None:
+
+class Weather:
+    """Sets faults of some kinds, one after the other."""
+
+    def __init__(self, control: ControlClient, random: Random, names: Sequence[str] = tuple(PLAN)) -> None:
         self._control, self._random = control, random
-        self.set: dict[str, int] = dict.fromkeys(PLAN, 0)
+        self.set: dict[str, int] = dict.fromkeys(names, 0)
         """How often each came."""
 
     def blow_until(self, stopped: threading.Event) -> None:
         """Set faults at random moments."""
-        names, weights = list(PLAN), [weight for weight, _ in PLAN.values()]
+        weights = [PLAN[name][0] for name in self.set]
         while not stopped.wait(self._random.uniform(*GAP)):
-            (name,) = self._random.choices(names, weights)
+            (name,) = self._random.choices(list(self.set), weights)
             self._control.fault(PLAN[name][1](self._random))
             self.set[name] += 1
