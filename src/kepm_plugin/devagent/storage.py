@@ -177,7 +177,7 @@ class Storage:
             for key, value in self._stored.get(plugin_id, {}).items()
             if key not in self._imported[plugin_id] or as_string(self._imported[plugin_id][key]) != as_string(value)
         )
-        own = {"settingsHash": _digest(values)} if self._status == "settings-hash" else {}
+        own: dict[str, object] = {"settingsHash": _digest(values)} if self._status == "settings-hash" else {}
         return own | {
             "pluginName": plugin_id,
             "hasChanges": bool(changed),

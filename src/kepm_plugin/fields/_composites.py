@@ -116,7 +116,7 @@ def table(text: str, key: Kind, value: Kind) -> Kind:
         return found
 
     def load(given: Any) -> Any:
-        raw = from_json(given, dict)
+        raw: dict[Any, Any] = from_json(given, dict)
         return unique([(key.loaded(name), value.loaded(one)) for name, one in raw.items()], len(raw))
 
     def check(given: Any) -> Any:

@@ -5,4 +5,4 @@ from ._process import RunOptions, run
 from ._serve import Serving
 from ._surroundings import OpenSession, Outcome, Surroundings
 
-__all__ = ["Agent", "OpenSession", "Outcome", "RunOptions", "Serving", "Surroundings", "run", "warn_of_denials"]
+__all__ = ["OpenSession", "Outcome", "RunOptions", "Serving", "Surroundings", "run", "warn_of_denials"]
