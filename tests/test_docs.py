@@ -187,7 +187,7 @@ def test_the_assumptions_are_those_of_the_contract() -> None:
     rows = {name: cells[0] for name, cells in table("running.md", "What is assumed about the agent").items()}
     assumed = {one.name: getattr(ASSUMED, one.name) for one in fields(Contract)}
     assert rows == {
-        f"`{name}`": ", ".join(f"`{text}`" for text in ((value,) if isinstance(value, str) else value))
+        f"`{name}`": ", ".join(f"`{text}`" for text in (value if isinstance(value, tuple) else (value,)))
         for name, value in assumed.items()
     }
 

@@ -242,7 +242,7 @@ async def test_a_call_sees_what_it_has_changed_itself() -> None:
         assert [change.names for change in host.plugin.changes] == [{"depth"}, {"depth"}]
 
 
-async def test_a_call_sees_what_it_has_changed_even_where_the_watch_was_quicker() -> None:
+async def test_a_call_sees_what_it_has_changed_where_others_look_meanwhile() -> None:
     class P(Scanner):
         id = "P"
 
@@ -265,12 +265,14 @@ async def test_a_call_sees_what_it_has_changed_even_where_the_watch_was_quicker(
 
     agent = Slow()
     world = World(P, agent=agent)
-    async with world.running():
+    async with world.running(), anyio.create_task_group() as tasks:
         await world.served()
         world.send("P/Commands/deeper")
         with anyio.fail_after(5):
             await agent.written.wait()
-        await world.serving.settings.refresh()
+        tasks.start_soon(world.serving.settings.refresh)
+        await anyio.wait_all_tasks_blocked()
+        assert world.plugin.settings.depth == 3, "nothing is taken while a transaction is open"
         agent.go_on.set()
         await world.until(lambda: world.on("P/Responses/deeper"))
         assert world.on("P/Responses/deeper")[0]["result"] == 4
@@ -412,6 +414,7 @@ async def test_a_hook_that_is_cut_off_does_not_keep_the_next_change_away() -> No
                 await anyio.sleep_forever()
 
     async with hosted(P, settings=GIVEN) as host:
+        await anyio.wait_all_tasks_blocked()  # the watch has had its first look: it is not the one that tells
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(host.change_setting, "depth", 4)
             await started.wait()
