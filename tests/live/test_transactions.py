@@ -1,0 +1,199 @@
+"""No snapshot mixes two transactions, whatever fails; each guard is shown to be needed."""
+# pyright: reportPrivateUsage=false
+
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kepm_plugin.errors import AgentError, SettingsError
+from kepm_plugin.live._looking import Looking
+from kepm_plugin.live._record import Record
+from kepm_plugin.live._transaction import Transactions
+from tests.live.model import FIRST, INTERVAL, KEYS, Killed, Plugin, mixed, play
+
+FAULTS = ["", "", "before", "after", "late", "5xx", "theirs", "killed before", "killed after", "late killed"]
+
+Step = tuple[Any, ...]
+
+
+def steps() -> st.SearchStrategy[list[Step]]:
+    """Return programs."""
+    return st.lists(
+        st.one_of(
+            st.tuples(st.just("own"), st.lists(st.sampled_from(FAULTS), max_size=5)),
+            st.tuples(st.just("theirs"), st.sampled_from(KEYS), st.sampled_from([1, 2, -999])),
+            st.tuples(st.just("revert")),
+            st.tuples(st.just("arrive")),
+            st.tuples(st.just("restart")),
+            st.tuples(st.just("wait"), st.sampled_from([0.1, 6.0])),
+        ),
+        max_size=8,
+    )
+
+
+async def step(plugin: Plugin, number: int, name: str, *given: Any) -> None:
+    match name:
+        case "own":
+            await plugin.own(number, *given[0])
+        case "theirs":
+            plugin.agent.stored[given[0]] = str(given[1])
+        case "revert":
+            try:
+                await plugin.live.revert()
+            except (AgentError, SettingsError):
+                pass
+            except Killed:
+                await plugin.restart()
+        case "arrive":
+            plugin.agent.arrive()
+        case "restart":
+            plugin.agent.faults = []
+            await plugin.restart()
+        case _:
+            await anyio.sleep(given[0])
+
+
+async def quiet(plugin: Plugin) -> None:
+    """Let everything arrive, repair what others broke, and wait until nothing can come."""
+    plugin.agent.faults = []
+    plugin.agent.arrive()
+    await plugin.restart()
+    await anyio.sleep(2 * INTERVAL)
+    values = await plugin.agent.settings("P")
+    plugin.agent.stored |= {key: "1" for key in KEYS if int(values[key]) < 0}
+    await anyio.sleep(100)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps())
+def test_snapshots_mix_no_transactions_and_in_the_end_are_what_the_agent_has(program: list[Step]) -> None:
+    async def run(plugin: Plugin) -> None:
+        for number, one in enumerate(program, FIRST + 1):
+            await step(plugin, number, *one)
+            assert not mixed(plugin.taken)
+        await quiet(plugin)
+        assert not mixed(plugin.taken)
+        assert plugin.live.current == plugin.live.current.parse(await plugin.agent.settings("P"))
+        assert not plugin.open_file.exists()
+        assert plugin.troubles[-1] is None
+
+    with tempfile.TemporaryDirectory() as folder:
+        play(run, Path(folder))
+
+
+# --- killed -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("faults", "expected", "puts"),
+    [
+        (["killed before"], FIRST, 1),
+        (["killed after"], 101, 3),
+        (["", "killed before"], 101, 4),
+        (["", "killed after"], 101, 3),
+        (["", "", "killed before"], 101, 4),
+        (["", "", "killed after"], 101, 3),
+        (["", "before", "killed before"], FIRST, 4),
+        (["", "before", "killed after"], FIRST, 3),
+        (["", "", "5xx", "", "killed before"], FIRST, 6),
+    ],
+)
+def test_a_kill_in_the_middle_is_finished_or_undone_at_the_next_start(
+    tmp_path: Path, faults: list[str], expected: int, puts: int
+) -> None:
+    async def run(plugin: Plugin) -> None:
+        await plugin.own(101, *faults)
+        values = await plugin.agent.settings("P")
+        assert (set(values.values()), len(plugin.agent.puts())) == ({str(expected)}, puts)
+        current = plugin.live.current
+        assert {current.a, current.b, current.c} == {expected}
+        await anyio.sleep(100)
+        assert not plugin.open_file.exists()
+
+    assert not mixed(play(run, tmp_path).taken)
+
+
+# --- what each guard is for -------------------------------------------------------------------------------------------
+
+
+async def _kill_after_the_first(plugin: Plugin) -> None:
+    await plugin.own(101, "killed after")
+
+
+async def _one_that_fails(plugin: Plugin) -> None:
+    await plugin.own(101, "", "before")
+    await anyio.sleep(10)
+
+
+async def _one_that_arrives_late(plugin: Plugin) -> None:
+    await plugin.own(101, "", "late")
+    plugin.agent.arrive()
+    await anyio.sleep(10)
+
+
+async def _one_that_arrives_late_from_a_dead_process(plugin: Plugin) -> None:
+    await plugin.own(101, "late killed")
+    plugin.agent.arrive()
+    await anyio.sleep(10)
+
+
+async def _one_that_is_not_stored(plugin: Plugin) -> None:
+    await plugin.own(101, "", "lost")
+
+
+async def _two_that_belong_together(plugin: Plugin) -> None:
+    await anyio.sleep(1)
+    for key in KEYS:
+        plugin.agent.stored[key] = str(FIRST + 1)
+        plugin.live.resume()
+        await anyio.sleep(0.2)
+    await anyio.sleep(10)
+    assert plugin.live.current.c == FIRST + 1
+
+
+Run = Callable[[Plugin], Awaitable[None]]
+
+
+async def _resolve_nothing(_: object) -> None:
+    pass
+
+
+async def _settled_at_once(_: object, values: Any) -> Any:
+    return values
+
+
+async def _undo_nothing(self: Any) -> dict[str, str]:
+    self._record.close()
+    values: dict[str, str] = await self._access.values()
+    return values
+
+
+async def _verify_nothing(self: Any, *_: object) -> dict[str, str]:
+    values: dict[str, str] = await self._access.values()
+    return values
+
+
+GUARDS: list[tuple[type, str, Any, Run]] = [
+    (Record, "save", lambda _: None, _kill_after_the_first),
+    (Looking, "resolve", _resolve_nothing, _kill_after_the_first),
+    (Transactions, "_undo", _undo_nothing, _one_that_fails),
+    (Record, "late", lambda *_: False, _one_that_arrives_late),
+    (Record, "inherit", lambda *_: None, _one_that_arrives_late_from_a_dead_process),
+    (Transactions, "_verified", _verify_nothing, _one_that_is_not_stored),
+    (Looking, "settled", _settled_at_once, _two_that_belong_together),
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "mistake", "run"), GUARDS, ids=[guard[1] for guard in GUARDS])
+def test_without_one_guard_snapshots_are_mixed_and_with_it_they_are_not(
+    owner: type, name: str, mistake: Any, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not mixed(play(run, tmp_path / "right").taken)
+    monkeypatch.setattr(owner, name, mistake)
+    assert mixed(play(run, tmp_path / "wrong").taken)
