@@ -40,7 +40,7 @@ class Agent(MemoryAgent):
     """`faults` has one word for each PUT to come; what is `late` arrives when the test says so."""
 
     def __init__(self, file: Mapping[str, Any] | None = None) -> None:
-        super().__init__("P", {key: FIRST for key in KEYS} if file is None else file)
+        super().__init__("P", dict.fromkeys(KEYS, FIRST) if file is None else file)
         self.faults: list[str] = []
         self.late: list[tuple[str, Any]] = []
         self.requests: list[tuple[str, ...]] = []
