@@ -418,7 +418,7 @@ async def test_secrets_are_neither_in_status_nor_in_records_nor_in_lines_nor_in_
 
 
 async def test_a_secret_that_was_replaced_is_still_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kepm_plugin.runtime._settings.SECRETS", 2)
+    monkeypatch.setattr("kepm_plugin.live._taking.SECRETS", 2)
     world = World(P, settings=GIVEN)
     async with world.running():
         await world.served()

@@ -49,8 +49,8 @@ class LiveSettings:
 
     def report(self) -> dict[str, object]:
         """Return the body for `<Id>/Status/settings`."""
-        values, refused = self._looking.values, self._looking.refused
-        return report(self._options.contract, self._reading, self.current, values, refused, self._record.intent)
+        looking = self._looking
+        return report(self._options, self._reading, self.current, looking.values, looking.refused, self._record.intent)
 
     # --- the first snapshot -------------------------------------------------------------------------------------------
 

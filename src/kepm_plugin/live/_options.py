@@ -9,6 +9,10 @@ from kepm_plugin.contract import ASSUMED, Contract
 from kepm_plugin.settings import Change
 
 
+def _cut(text: str, limit: int) -> str:
+    return text[:limit]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveOptions:
     """How to look, and where to keep files. Times are in seconds."""
@@ -20,6 +24,8 @@ class LiveOptions:
     folder: Path | None = None
     """Where the plugin's files lie; None: nothing is kept."""
     contract: Contract = ASSUMED
+    redact: Callable[[str, int], str] = _cut
+    """Masks secrets in a text that is published; the limit is in characters."""
 
 
 def _nobody(*_: object) -> None:

@@ -3,20 +3,23 @@
 import time
 from typing import Final
 
-from kepm_plugin.contract import Contract
 from kepm_plugin.errors import SettingsError
 from kepm_plugin.fields import MASK
-from kepm_plugin.settings import Settings, aliased_keys, flat, unknown_keys
+from kepm_plugin.settings import Scalar, Settings, aliased_keys, flat, unknown_keys
 
+from ._options import LiveOptions
 from ._reading import Reading, Texts
 from ._record import Intent
 
 MOST_UNKNOWN: Final = 100
 """Names of unknown keys that are told."""
 
+MOST_TEXT: Final = 8_192
+"""Characters of a value that are told."""
+
 
 def report(
-    contract: Contract,
+    options: LiveOptions,
     reading: Reading,
     snapshot: Settings,
     values: Texts,
@@ -26,30 +29,35 @@ def report(
     """Return the body for `<Id>/Status/settings`.
 
     Args:
-        contract: Its form.
+        options: Its form, and what masks texts in it.
         reading: The class.
         snapshot: What is in force.
         values: The agent's texts.
         refused: Why these are not in force.
         intent: The transaction that is open.
     """
+
+    def seemly(value: Scalar | None) -> Scalar | None:
+        # An operator's slip may have put a secret under another key.
+        return options.redact(value, MOST_TEXT) if isinstance(value, str) else value
+
     settings: dict[str, dict[str, object]] = {}
     for key, value in flat(snapshot).items():
         default = reading.now({}, key)
         if key in reading.secret:
             settings[key] = {"value": MASK, "default": None if default is None else MASK}
         else:
-            settings[key] = {"value": value, "default": default}
+            settings[key] = {"value": seemly(value), "default": default}
     told: dict[str, object] | None = None
     if refused is not None:
         known = refused.key in reading.keys and refused.key not in reading.secret
         told = {
             "key": refused.key or None,
             "rule": refused.rule,
-            "value": reading.text(values, refused.key) if known else None,
-            "reason": str(refused),
+            "value": seemly(reading.text(values, refused.key)) if known else None,
+            "reason": seemly(str(refused)),
         }
-    return contract.settings_report(
+    return options.contract.settings_report(
         settings=settings,
         unknown=unknown_keys(reading.kind, values)[:MOST_UNKNOWN],
         renamed=dict(aliased_keys(reading.kind, values)),

@@ -9,17 +9,14 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from kepm_plugin.contract import SYSTEM_PLUGIN, link_topic, settings_topic
-from kepm_plugin.dispatch import Dispatcher, Failure, guarded
+from kepm_plugin.contract import SYSTEM_PLUGIN, link_topic
+from kepm_plugin.dispatch import Dispatcher
 from kepm_plugin.errors import InstanceError, KepmError, UnknownPlugin
 from kepm_plugin.eventloop import bare_task_group, loop_clock, run_soon_on_loop
 from kepm_plugin.link import Link
-from kepm_plugin.live import LiveOptions, LiveSettings, Told
-from kepm_plugin.message import Publication, encode_json
 from kepm_plugin.outbox import Outbox
-from kepm_plugin.plugin import Every, Gap, Plugin, holding_settings
+from kepm_plugin.plugin import Every, Gap, Plugin
 from kepm_plugin.records import Redactor
-from kepm_plugin.settings import Change, fields_of
 from kepm_plugin.stall import watched
 from kepm_plugin.store import Store
 
@@ -28,6 +25,7 @@ from ._knobs import KnobControl
 from ._schedule import supervise, tick
 from ._settings import broker_address, patiently
 from ._shipping import LogShipper
+from ._snapshot import PluginSettings, call_hook
 from ._status import Status
 from ._stop import CUT_OFF
 from ._surroundings import Outcome, Surroundings
@@ -62,29 +60,10 @@ class Serving:
         )
         self._shipper = LogShipper(around.pipe, self.outbox, lambda: self.status.up)
         self.knobs = KnobControl(kind, around, self.outbox, self.status, self._shipper.rouse)
-        self.settings = LiveSettings(
-            around.agent,
-            kind.id,
-            self.declarations.settings_type,
-            LiveOptions(
-                interval=lambda: self.knobs.settings_interval,
-                settle=around.settle,
-                folder=around.settings_folder,
-                contract=around.contract,
-            ),
-            Told(
-                taken=self._take_settings,
-                changed=self._settings_changed,
-                trouble=partial(self.status.trouble, "settings"),
-                reported=self._report_settings,
-                seen=self.knobs.seen,
-            ),
-        )
+        self.settings = PluginSettings(self.plugin, around, self.outbox, self.status, self.knobs, self._redact)
         self.host = self.plugin.host = PluginHost(
             self.outbox, around.contract, around.agent, self.settings, run_soon_on_loop(), self.declarations
         )
-        reported = kind.heartbeat is not None and fields_of(self.declarations.settings_type)
-        self._settings_topic = settings_topic(kind.id) if reported else None
         self.uplink = Uplink(
             kind,
             around,
@@ -357,30 +336,12 @@ class Serving:
             await self._gap_ended.wait()
             self._gap_ended = anyio.Event()
             gap, self._gap = self._gap, None
-            await self._call(self.plugin.on_reconnect, gap)
-
-    def _take_settings(self, settings: Any) -> None:
-        self.plugin.settings = settings
-
-    async def _settings_changed(self, change: Change[Any]) -> None:
-        log.info("settings.changed", extra={"names": sorted(change.names)})
-        with holding_settings(self.plugin):  # Whoever made the change may hold an older snapshot.
-            await self._call(self.plugin.on_settings_changed, change)
-
-    def _report_settings(self) -> None:
-        if self._settings_topic is not None and self.status.up:
-            body = encode_json(self.settings.report())
-            self.outbox.put_soon(Publication(self._settings_topic, body, qos=1, retain=True), first=True)
+            await call_hook(self.plugin.on_reconnect, gap)
 
     def _link_up(self) -> None:
         self._shipper.rouse()
-        self._report_settings()
+        self.settings.publish()
         self.settings.resume()
-
-    async def _call(self, function: Callable[..., Any], argument: object) -> None:
-        outcome = await guarded(function, argument)
-        if isinstance(outcome, Failure):
-            log.error("hook.failed", exc_info=outcome.error, extra={"method": function.__name__})
 
     def _report(self) -> dict[str, object]:
         counters: dict[str, int] = {}
