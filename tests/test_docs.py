@@ -252,6 +252,11 @@ def test_the_limits_are_those_of_the_code() -> None:
         "an orphan that holds the lock and does nothing": f"{constant('instance.SILENCE'):g} s",
         "agent unreachable, or refusing, at the start": f"{constant('runtime.RunOptions')().start_budget:g} s",
         "answer of the agent's HTTPS API": f"{constant('agent.ANSWER_LIMIT') // mib} MiB",
+        "looks at the settings for two that agree": str(constant("live._looking.SETTLING")),
+        "a write of settings that may arrive late": f"{constant('live._record.LATE'):g} s",
+        "such writes that are remembered": f"{constant('live._record.MOST'):,}",
+        "secrets of earlier settings that are still masked": f"{constant('live._taking.SECRETS'):,}",
+        "unknown keys on `Status/settings`": str(constant("live._report.MOST_UNKNOWN")),
     }
     assert constant("dispatch._dispatcher.RETRY") == 1.0, "tried again every second"
     with pytest.raises(PluginDefinitionError):

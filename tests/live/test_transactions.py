@@ -2,7 +2,7 @@
 # pyright: reportPrivateUsage=false
 
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,12 @@ async def _one_that_arrives_late_from_a_dead_process(plugin: Plugin) -> None:
     await anyio.sleep(10)
 
 
+async def _one_that_arrives_late_after_others_wrote(plugin: Plugin) -> None:
+    await plugin.own(101, "theirs", "late killed")
+    plugin.agent.arrive()
+    await anyio.sleep(10)
+
+
 async def _one_that_is_not_stored(plugin: Plugin) -> None:
     await plugin.own(101, "", "lost")
 
@@ -157,7 +163,7 @@ async def _two_that_belong_together(plugin: Plugin) -> None:
     assert plugin.live.current.c == FIRST + 1
 
 
-Run = Callable[[Plugin], Awaitable[None]]
+Run = Callable[[Plugin], Coroutine[Any, Any, None]]
 
 
 async def _resolve_nothing(_: object) -> None:
@@ -185,14 +191,15 @@ GUARDS: list[tuple[type, str, Any, Run]] = [
     (Transactions, "_undo", _undo_nothing, _one_that_fails),
     (Record, "late", lambda *_: False, _one_that_arrives_late),
     (Record, "inherit", lambda *_: None, _one_that_arrives_late_from_a_dead_process),
+    (Record, "inherit", lambda *_: None, _one_that_arrives_late_after_others_wrote),
     (Transactions, "_verified", _verify_nothing, _one_that_is_not_stored),
     (Looking, "settled", _settled_at_once, _two_that_belong_together),
 ]
 
 
-@pytest.mark.parametrize(("owner", "name", "mistake", "run"), GUARDS, ids=[guard[1] for guard in GUARDS])
+@pytest.mark.parametrize(("owner", "name", "mistake", "run"), GUARDS, ids=[guard[3].__name__ for guard in GUARDS])
 def test_without_one_guard_snapshots_are_mixed_and_with_it_they_are_not(
-    owner: type, name: str, mistake: Any, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    owner: type, name: str, mistake: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not mixed(play(run, tmp_path / "right").taken)
     monkeypatch.setattr(owner, name, mistake)

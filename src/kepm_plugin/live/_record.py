@@ -150,19 +150,25 @@ class Record:
     def inherit(self, has: Callable[[str, Trace], bool]) -> None:
         """Note what the run before may have been writing when it was killed, once it is known what has arrived.
 
-        It wrote one key at a time, so that it is the first one that has not arrived; where others may have changed some
-        since, also the first one after the last that has.
+        It wrote one key at a time, so that it is the first one that is as before. Others may have changed some since:
+        those on the way there that have neither value may be it, too, and so may what comes after the last that arrived.
         """
         if not self._inherited or self.intent is None:
             return
         self._inherited = False
         undone = self.intent.aim == "undo"
         steps = reversed(self.intent.steps) if undone else self.intent.steps
-        sent = [Write(step.key, step.old if undone else step.new, anyio.current_time()) for step in steps]
-        missing = [index for index, write in enumerate(sent) if not has(write.key, write.value)]
-        last = max((index for index in range(len(sent)) if index not in missing), default=-1)
-        first, after = missing[:1], [index for index in missing if index > last][:1]
-        self._late += [sent[index] for index in sorted({*first, *after})]
+        moves = [(step.key, *((step.new, step.old) if undone else (step.old, step.new))) for step in steps]
+        arrived = [has(key, after) for key, _, after in moves]
+        ends = [index for index, it_has in enumerate(arrived) if it_has]
+        sent: set[int] = set()
+        for start in (0, max(ends, default=-1) + 1):
+            for index in range(start, len(moves)):
+                if not arrived[index]:
+                    sent.add(index)
+                    if has(*moves[index][:2]):
+                        break
+        self._late += [Write(moves[index][0], moves[index][2], anyio.current_time()) for index in sorted(sent)]
 
     def forget(self, write: Write) -> None:
         """Note that it is known what became of a write."""
