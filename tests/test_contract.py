@@ -20,9 +20,9 @@ LISTS = st.lists(SCALARS, max_size=9) | st.lists(st.sampled_from(["a", "b", 1]),
 
 
 @given(st.sampled_from(sorted(ITEMS)), SCALARS | LISTS)
-def test_a_rule_and_its_schema_take_the_same(name: str, value: object) -> None:
+def test_a_rule_and_its_schema_take_the_same(name: str, value: Any) -> None:
     made: object = tuple(cast("list[object]", value)) if isinstance(value, list) else value
-    schema = jsonschema.Draft202012Validator(dict(ITEMS[name].schema))
+    schema: Any = jsonschema.Draft202012Validator(dict(ITEMS[name].schema))
     assert ITEMS[name].holds(made) == schema.is_valid(value)
 
 

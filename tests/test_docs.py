@@ -13,13 +13,14 @@ from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 
 from kepm_plugin import Handler, Message, Plugin, Retry
 from kepm_plugin.broker import SessionOptions
 from kepm_plugin.contract import ASSUMED, Contract
+from kepm_plugin.devagent import Likeness
 from kepm_plugin.errors import EXIT_CODES, PluginDefinitionError
 from kepm_plugin.knobs import COUNTERS, Knobs, defaults
 from kepm_plugin.link import History
@@ -186,10 +187,20 @@ def test_the_exit_codes_are_those_of_the_code() -> None:
 def test_the_assumptions_are_those_of_the_contract() -> None:
     rows = {name: cells[0] for name, cells in table("running.md", "What is assumed about the agent").items()}
     assumed = {one.name: getattr(ASSUMED, one.name) for one in fields(Contract)}
-    assert rows == {
-        f"`{name}`": ", ".join(f"`{text}`" for text in (value if isinstance(value, tuple) else (value,)))
-        for name, value in assumed.items()
-    }
+    assert rows == {f"`{name}`": _shown(value) for name, value in assumed.items()}
+
+
+def _shown(value: object) -> str:
+    texts = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
+    return ", ".join(f"`{str(one).lower() if isinstance(one, bool) else one}`" for one in texts)
+
+
+def test_the_switches_of_the_local_agent_are_all_there() -> None:
+    rows = {name.strip("`"): cells[0] for name, cells in table("contract.md", "The local agent as another one").items()}
+    switches = {one.name: getattr(Likeness(), one.name) for one in fields(Likeness)}
+    assert list(rows) == list(switches)
+    for name, value in switches.items():
+        assert (f"`{value}`" if value else "empty") in rows[name]
 
 
 def test_the_fields_of_a_message_are_all_there() -> None:

@@ -100,6 +100,27 @@ def test_run_hands_its_options_to_the_runtime(kepm_plugin: Command) -> None:
     assert "Traceback" not in made.stderr
 
 
+@pytest.mark.parametrize("start", [("-m", "kepm_plugin", "run", "single.py"), ("single.py",), ("-m", "single")])
+def test_a_contract_file_beside_the_plugin_is_read_however_it_is_started(
+    python: Command, project: Path, start: tuple[str, ...]
+) -> None:
+    file = project / "kepm-contract.toml"
+    file.write_text("put_tier = 'root'", "utf-8")
+    file.chmod(0o600)
+    made = python(*start, *REFUSED)
+    assert made.returncode == 2
+    assert one_line(made.stderr) == f"{file}: put_tier must be one of 'plugin', 'admin', not 'root'"
+
+
+def test_a_contract_file_that_is_named_counts_before_the_one_beside_the_plugin(python: Command, project: Path) -> None:
+    (project / "kepm-contract.toml").touch(0o600)
+    (project / "other").mkdir()
+    made = python("../single.py", *REFUSED, cwd=project / "other", KEPM_CONTRACT="none.toml")
+    assert one_line(made.stderr).startswith(f"{project / 'other' / 'none.toml'} cannot be read")
+    made = python("single.py", *REFUSED, "--contract", "given.toml", KEPM_CONTRACT="none.toml")
+    assert one_line(made.stderr).startswith(f"{project / 'given.toml'} cannot be read")
+
+
 @pytest.mark.parametrize("arguments", [REFUSED, ("run", *REFUSED), ("--peer=require", *REFUSED)])
 def test_a_plugin_takes_the_options_of_run_with_and_without_the_word(
     python: Command, arguments: tuple[str, ...]

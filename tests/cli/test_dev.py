@@ -107,6 +107,40 @@ def test_a_target_is_launched_and_answers(start: Start, kepm_plugin: Command, pr
     assert "is in use by a local agent" in made.stderr
 
 
+CONTRACT = """\
+client_id = "{PluginId}_{ProcessId}"
+correlation_field = "requestId"
+answer_ok_field = "success"
+"""
+
+
+def test_a_contract_file_is_handed_on_to_the_targets(start: Start, kepm_plugin: Command, project: Path) -> None:
+    file = project / "an agent.toml"
+    file.write_text(CONTRACT, "utf-8")
+    file.chmod(0o600)
+    like = ("client_id={PluginId}_{Suffix}", "correlation=requestId", "answer_ok=success")
+    process = start("single.py", "--contract", file.name, *(part for one in like for part in ("--like", one)))
+    loaded = until(process, "contract.loaded")
+    assert str(file) in loaded
+    for name in ("client_id", "correlation_field", "answer_ok_field"):
+        assert name in loaded
+    answer = told(kepm_plugin("send", "Single", "ping"))
+    assert (answer["success"], answer["result"]) == (True, "pong")
+
+
+def test_a_wrong_contract_file_launches_nothing(kepm_plugin: Command, project: Path) -> None:
+    (project / "wrong.toml").write_text("put_teir = 'admin'", "utf-8")
+    (project / "wrong.toml").chmod(0o600)
+    for arguments, said in (
+        (("--contract", "wrong.toml"), "wrong.toml: there is no item 'put_teir'; did you mean 'put_tier'?"),
+        (("--contract", "none.toml"), "none.toml cannot be read: No such file or directory"),
+        (("--like", "put_teir=admin"), "--like 'put_teir=admin': write NAME=VALUE; put_tier is meant?"),
+    ):
+        made = kepm_plugin("dev", "single.py", *arguments)
+        assert (made.returncode, made.stderr.count("\n"), "Traceback" in made.stderr) == (2, 1, False)
+        assert said in made.stderr
+
+
 def test_a_root_of_its_own_is_gone_when_dev_was_killed(project: Path, environment: dict[str, str]) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "kepm_plugin", "dev", "single.py"],

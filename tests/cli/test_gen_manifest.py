@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kepm_plugin.contractfile import contract_schema
 from kepm_plugin.manifest import current_platform, schema
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -178,4 +179,5 @@ def test_validate_tells_errors_and_fails(kepm_plugin: Command, project: Path, wr
 
 
 def test_the_schema_is_printed(kepm_plugin: Command) -> None:
-    assert json.loads(kepm_plugin("schema").stdout) == schema()
+    assert json.loads(kepm_plugin("schema").stdout) == json.loads(kepm_plugin("schema", "manifest").stdout) == schema()
+    assert json.loads(kepm_plugin("schema", "contract").stdout) == contract_schema()

@@ -316,6 +316,9 @@ class Recorder:
     async def agent_settings(self) -> dict[str, str]:
         return {"broker.port": "8675"}
 
+    async def agent_setting(self, key: str) -> str:
+        return {"broker.port": "8675"}[key]
+
 
 def running(kind: type[Any]) -> tuple[Any, Recorder]:
     plugin = kind()
@@ -403,6 +406,7 @@ async def test_a_draft_of_settings_writes_what_differs_and_leaves_the_snapshot(p
     assert worker.settings == WorkerSettings()
     await worker.revert_settings()
     assert await worker.agent_settings() == {"broker.port": "8675"}
+    assert await worker.agent_setting("broker.port") == "8675"
 
 
 async def test_a_draft_knows_its_settings(plugin: Define) -> None:

@@ -583,3 +583,6 @@ async def test_a_revert_goes_back_to_the_plugins_file() -> None:
 async def test_the_agents_own_settings_can_be_read() -> None:
     async with hosted(P, settings=GIVEN) as host:
         assert (await host.plugin.agent_settings())["broker.port"] == "8675"
+        assert await host.plugin.agent_setting("broker.port") == "8675"
+        with pytest.raises(UnknownPlugin, match=r"has no setting 'nothing'"):
+            await host.plugin.agent_setting("nothing")

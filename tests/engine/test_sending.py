@@ -314,6 +314,22 @@ async def test_a_question_without_an_answer_ends_at_its_timeout() -> None:
             await world.plugin.ask({})
 
 
+@on_mock_clock
+async def test_an_answer_without_an_identity_is_no_answer_and_the_contract_is_named() -> None:
+    world = World(Asker)
+    asking = Asking(world)
+    async with world.running():
+        await world.served()
+        asking.answer(ok=True)  # before the question: it cannot be about that
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(asking.ask)
+            question = await asking.question()
+            asking.answer(requestId=question["correlationId"], ok=True, result={"a": 1})
+    assert isinstance(asking.outcome, NoAnswer)
+    assert "; 1 message(s) came there without the property 'correlationId'" in str(asking.outcome)
+    assert str(asking.outcome).endswith("look at the contract's correlation_field")
+
+
 async def test_a_link_lost_while_an_answer_is_awaited_is_told_at_once() -> None:
     world = World(Asker)
     asking = Asking(world)

@@ -243,6 +243,7 @@ async def test_a_link_that_is_not_proven_is_said_once_and_serves(caplog: pytest.
         await anyio.sleep(60)
     [record] = [one for one in caplog.records if one.message == "link.unproven"]
     assert "the deployed manifest may lack it" in vars(record)["reason"]
+    assert "look at the contract's client_id" in vars(record)["reason"]
     assert world.states()[0] == "running"
 
 

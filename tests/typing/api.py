@@ -163,6 +163,7 @@ class Primary(Handler[MyWorker]):
             draft.depth = 5
         await self.plugin.revert_settings()
         assert_type(await self.plugin.agent_settings(), dict[str, str])
+        assert_type(await self.plugin.agent_setting("log.file.path"), str)
         await self.plugin.publish("Notes", {"any": ["JSON"]}, wait="acknowledged")
         async with self.plugin.subscribe("Events/+") as messages:
             async for one in messages:
