@@ -24,6 +24,15 @@ def test_a_file_stays_in_one_process_some_files_in_the_same_and_those_with_few_t
     assert [file for worker, file in passed if worker in where["y"]][:2] == ["y", "z"]
 
 
+def test_a_test_that_hangs_ends_at_its_limit_and_those_after_it_run(tmp_path: Path) -> None:
+    hangs = "@pytest.mark.timeout(1)\ndef test_one(): __import__('threading').Event().wait()"
+    done = run(tmp_path, "1", a=hangs, b=TWO_MORE)
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout
+    assert re.search(r"^FAILED .*test_a\.py::test_one", done.stdout, re.MULTILINE), done.stdout
+    assert "Timeout (>1.0s)" in done.stdout
+    assert "1 failed, 4 passed" in done.stdout
+
+
 @pytest.mark.parametrize("file", ONE_BY_ONE)
 def test_what_is_to_run_one_by_one_exists(file: str, pytestconfig: pytest.Config) -> None:
     assert (pytestconfig.rootpath / file).is_file()
