@@ -2,6 +2,7 @@
 #
 #   make demo    a plugin under the local agent, end to end, from real processes
 #   make test    all tests with coverage; the legs on a real broker need mosquitto
+#                WORKERS=auto   processes that run them; tests/conftest.py says how many by default; 0 for none
 #   make check   ruff, mypy, pyright
 #   make chaos   kill -9 of a plugin, 1,000 times, in all phases of a message (docs/chaos.md); about 12 minutes;
 #                SCENE=faults, engine, burst, flood, stuck or settings plays one of those in its place,
@@ -25,6 +26,7 @@ PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check --no-input
 WITH_SBIN := PATH="$$PATH:/usr/local/sbin:/usr/sbin"
 NEED_MOSQUITTO = $(WITH_SBIN) command -v mosquitto >/dev/null || \
     { echo 'make $@: mosquitto is missing; install it, for example with: sudo apt-get install mosquitto' >&2; exit 2; }
+WORKERS ?= auto
 KILLS ?= 1000
 MESSAGES ?= 110
 SEED ?=
@@ -49,7 +51,7 @@ demo: $(VENV)/.dev
 test: $(VENV)/.test
 	@$(NEED_MOSQUITTO)
 	$(VENV)/bin/coverage erase
-	$(WITH_SBIN) $(VENV)/bin/coverage run -m pytest
+	$(WITH_SBIN) $(VENV)/bin/coverage run -m pytest --numprocesses '$(WORKERS)'
 	$(VENV)/bin/coverage combine --quiet
 	$(VENV)/bin/coverage report --skip-covered
 

@@ -496,6 +496,7 @@ def test_a_long_traceback_keeps_both_ends_and_leaves_room() -> None:
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.builds(Broken),
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner) | st.sets(st.integers()),
+    max_leaves=12,
 )
 
 

@@ -92,6 +92,9 @@ def ignore(batch: Sequence[Received]) -> None:
 
 _numbers = itertools.count()
 
+PORTS = 3
+"""How many are tried. Each was free a moment ago; tests in other processes look for free ones, too."""
+
 
 class Process:
     """A broker in a process of its own."""
@@ -109,15 +112,15 @@ class Process:
         other.__dict__.update(self.__dict__, _prefix=f"T{next(_numbers)}")
         return other
 
-    def wait_until_it_accepts(self) -> None:
+    def accepts(self) -> bool:
+        """Tell whether it took a connection before it ended."""
         deadline = time.monotonic() + 10
-        while True:
-            assert self._process.poll() is None, "the broker ended"
+        while self._process.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(OSError):
                 socket.create_connection((self.address.host, self.address.port), timeout=1).close()
-                return
-            assert time.monotonic() < deadline, "the broker does not accept"
+                return True
             time.sleep(0.01)
+        return False
 
     def topic(self, name: str) -> str:
         return f"{self._prefix}/{name}"
@@ -162,44 +165,61 @@ def free_port() -> int:
 
 @contextmanager
 def mosquitto(folder: Path, certificate: Any, version: Version) -> Generator[Process]:
-    port = free_port()
     configuration = folder / "mosquitto.conf"
-    configuration.write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n"
-        f"certfile {certificate.file}\nkeyfile {certificate.key}\nmax_queued_messages 0\n"
-    )
     program = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin:/usr/bin:/usr/local/bin")
     assert program is not None, "install mosquitto (apt-get install mosquitto)"
-    yield from running(Process([program, "-c", str(configuration)], port, certificate.file, version))
+
+    def prepare(port: int) -> Sequence[str]:
+        configuration.write_text(
+            f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n"
+            f"certfile {certificate.file}\nkeyfile {certificate.key}\nmax_queued_messages 0\n"
+        )
+        return [program, "-c", str(configuration)]
+
+    yield from running(prepare, certificate.file, version)
 
 
 @contextmanager
 def nats(folder: Path, certificate: Any) -> Generator[Process]:
-    port = free_port()
     configuration = folder / "nats.conf"
-    configuration.write_text(
-        f"""
-        listen: "127.0.0.1:-1"
-        server_name: "test"
-        jetstream {{ store_dir: "{folder}" }}
-        mqtt {{
-            listen: "127.0.0.1:{port}"
-            ack_wait: "1s"
-            max_ack_pending: 1000
-            tls {{ cert_file: "{certificate.file}", key_file: "{certificate.key}" }}
-        }}
-        """
-    )
     program = Path(sys.executable).with_name("nats-server")
-    yield from running(Process([str(program), "-c", str(configuration)], port, certificate.file, "3.1.1"))
+
+    def prepare(port: int) -> Sequence[str]:
+        configuration.write_text(
+            f"""
+            listen: "127.0.0.1:-1"
+            server_name: "test"
+            jetstream {{ store_dir: "{folder}" }}
+            mqtt {{
+                listen: "127.0.0.1:{port}"
+                ack_wait: "1s"
+                max_ack_pending: 1000
+                tls {{ cert_file: "{certificate.file}", key_file: "{certificate.key}" }}
+            }}
+            """
+        )
+        return [str(program), "-c", str(configuration)]
+
+    yield from running(prepare, certificate.file, "3.1.1")
 
 
-def running(broker: Process) -> Iterator[Process]:
+def running(prepare: Callable[[int], Sequence[str]], bundle: Path, version: Version) -> Iterator[Process]:
+    """Run a broker, on another port where somebody has taken the first one before it could."""
+    broker = _accepting(prepare, bundle, version)
     try:
-        broker.wait_until_it_accepts()
         yield broker
     finally:
         broker.kill()
+
+
+def _accepting(prepare: Callable[[int], Sequence[str]], bundle: Path, version: Version) -> Process:
+    for _ in range(PORTS):
+        port = free_port()
+        broker = Process(prepare(port), port, bundle, version)
+        if broker.accepts():
+            return broker
+        broker.kill()
+    raise AssertionError(f"the broker ended or does not accept, on {PORTS} ports")
 
 
 @contextmanager

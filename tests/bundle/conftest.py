@@ -5,13 +5,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pytest
+from filelock import FileLock
 
-from kepm_plugin.folder import data_folder, lock_folder
+from kepm_plugin.folder import data_folder, lock_folder, make_private
 
 HERE: Final = Path(__file__).parent
 EXAMPLES: Final = HERE.parents[1] / "plugins"
@@ -42,7 +44,7 @@ def run_python(
 
 @dataclass(frozen=True)
 class Frozen:
-    """An agent root with the frozen plugin, which no other test and no plugin of the user's shares anything with."""
+    """An agent root with the frozen plugin."""
 
     root: Path
 
@@ -60,7 +62,7 @@ class Frozen:
 
 
 @pytest.fixture(scope="session")
-def frozen(tmp_path_factory: pytest.TempPathFactory) -> Generator[Frozen]:
+def frozen(tmp_path_factory: pytest.TempPathFactory) -> Frozen:
     """The one build of the session. Its root has a space in its path."""
     place = Frozen(tmp_path_factory.mktemp("bundle") / "agent root")
     target = HERE / "frozen_worker" / "worker.py"
@@ -72,8 +74,18 @@ def frozen(tmp_path_factory: pytest.TempPathFactory) -> Generator[Frozen]:
     )
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode().splitlines() == [str(place.manifest), str(place.program)]
-    yield place
-    # Launched as on an endpoint, the plugin keeps its files where it would there.
+    return place
+
+
+@contextmanager
+def its_place_of_the_user() -> Generator[None]:
+    """What the plugin has outside its root when it is launched as on an endpoint: for one suite at a time."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("KEPM_")}
-    shutil.rmtree(data_folder(PLUGIN, None, kept), ignore_errors=True)
-    (lock_folder() / f"{PLUGIN}.lock").unlink(missing_ok=True)
+    locks = make_private(lock_folder())
+    with FileLock(locks / f"{PLUGIN}.tests", timeout=BUILD_WITHIN):
+        try:
+            yield
+        finally:
+            shutil.rmtree(data_folder(PLUGIN, None, kept), ignore_errors=True)
+            for kind in ("lock", "holder"):
+                (locks / f"{PLUGIN}.{kind}").unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.bundle.conftest import BUILD_WITHIN, HERE, PLUGIN, Frozen, run_python
+from tests.bundle.conftest import BUILD_WITHIN, HERE, PLUGIN, Frozen, its_place_of_the_user, run_python
 from tests.e2e.agent_process import AgentProcess, agent_process
 
 pytestmark = pytest.mark.timeout(BUILD_WITHIN + 60)
@@ -28,6 +28,7 @@ NOT_ON_AN_ENDPOINT = [
 def agent(frozen: Frozen, tmp_path_factory: pytest.TempPathFactory) -> Generator[AgentProcess]:
     """A local agent in another folder, with an empty PATH, which its plugins inherit."""
     with (
+        its_place_of_the_user(),
         contextlib.chdir(tmp_path_factory.mktemp("elsewhere")),
         agent_process(frozen.root, env={"PATH": "", "SOME_VARIABLE": "kept"}) as agent,
     ):

@@ -17,12 +17,9 @@ import pytest
 from kepm_plugin.devagent.faults import MovePort, NewCertificate
 from kepm_plugin.errors import KepmError
 from tests.e2e import probe_plugin
-from tests.e2e.agent_process import AgentProcess, agent_process
+from tests.e2e.agent_process import PATIENCE, AgentProcess, agent_process
 from tests.e2e.conftest import Site, make_site
 from tests.e2e.test_survival import Caller
-
-SERVES: float = 5
-"""Seconds within which the agent's new copy serves."""
 
 
 @contextmanager
@@ -35,7 +32,7 @@ def leaving_orphans(site: Site, engine: str) -> Generator[AgentProcess]:
         agent.end(signal.SIGKILL)
 
 
-def echo(agent: AgentProcess, number: int, timeout: float = SERVES) -> int:
+def echo(agent: AgentProcess, number: int, timeout: float = PATIENCE) -> int:
     """Send a numbered command; return the process that handled it."""
     pid: int = agent.control.send("Probe", "echo", {"number": number}, timeout=timeout)["result"]["pid"]
     return pid
@@ -57,7 +54,7 @@ def test_five_restarts_of_the_agent_leave_one_copy_that_serves(site: Site, engin
     orphans: list[AgentProcess] = []
     for number in ends:
         with leaving_orphans(site, engine) as agent:
-            answer = agent.control.send("Probe", "echo", {}, timeout=5)
+            answer = agent.control.send("Probe", "echo", {}, timeout=PATIENCE)
             assert answer["result"]["pid"] == agent.plugin_process("Probe").pid, "the copy that this agent launched"
             served.append(answer["result"]["pid"])
             with Caller(agent, numbers):
@@ -81,7 +78,7 @@ def test_an_orphan_whose_handler_never_ends_gives_way_to_the_next_copy(site: Sit
         agent.end(signal.SIGKILL)
     with agent_process(site.root, "--broker", "nats", measured=False) as successor:
         assert successor.control.send("Probe", "echo", timeout=10)["result"]["pid"] != orphan.pid
-        orphan.wait(5)
+        orphan.wait(PATIENCE)
     agent.joined()
 
 
@@ -94,7 +91,7 @@ def test_an_orphan_that_is_stopped_is_woken_and_gives_way_to_the_next_copy(site:
         agent.end(signal.SIGKILL)
     with agent_process(site.root, "--broker", "mosquitto", measured=False) as successor:
         newer = echo(successor, 3)
-        older.wait(5)
+        older.wait(PATIENCE)
         successor.until(r"^Probe .*standby\.woken")
         assert newer == successor.plugin_process("Probe").pid
     agent.joined()
@@ -129,15 +126,17 @@ def test_a_copy_that_was_started_by_hand_neither_serves_nor_stands_in_the_way(si
         base = agent.control.describe()["api_base"]
         command = [sys.executable, probe_plugin.__file__, "--work", str(site.work), "--keeper-api-base", base]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as by_hand:
-            assert by_hand.stderr is not None
-            assert "plugin.starting" in by_hand.stderr.readline()
-            if order == "by hand first":
-                agent.control.start("Probe")
-            for number in range(3):
-                assert echo(agent, number) == agent.plugin_process("Probe").pid
-            assert by_hand.poll() is None
-            by_hand.terminate()
-            by_hand.communicate(timeout=10)
+            try:
+                assert by_hand.stderr is not None
+                assert "plugin.starting" in by_hand.stderr.readline()
+                if order == "by hand first":
+                    agent.control.start("Probe")
+                for number in range(3):
+                    assert echo(agent, number) == agent.plugin_process("Probe").pid
+                assert by_hand.poll() is None
+            finally:
+                by_hand.terminate()
+                by_hand.communicate(timeout=PATIENCE)
     assert by_hand.pid not in {pid for pids in handled(site).values() for pid in pids}
 
 
@@ -150,11 +149,11 @@ def test_another_certificate_and_another_port_are_found(site: Site, tmp_path: Pa
             bundle.write_text(ssl.get_server_certificate(agent.control.describe()["broker"]))
 
         export()
-        before = echo(agent, 1, timeout=10)
+        before = echo(agent, 1)
         agent.control.fault(NewCertificate())
         export()
         agent.control.fault(MovePort())
-        agent.until(r"^Probe .*link\.address_changed", timeout=SERVES)
+        agent.until(r"^Probe .*link\.address_changed")
         assert echo(agent, 2) == before
         agent.until(r"^Probe .*link\.certificate_changed")
     assert len(handled(site)) == 2

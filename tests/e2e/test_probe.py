@@ -10,11 +10,8 @@ import httpx
 import pytest
 
 from kepm_plugin.errors import AgentError
-from tests.e2e.agent_process import AgentProcess, agent_process
+from tests.e2e.agent_process import PATIENCE, AgentProcess, agent_process
 from tests.e2e.conftest import Running, Site
-
-DRAIN = 2.0
-"""The probe's drain deadline."""
 
 
 def command_in_thread(
@@ -96,7 +93,7 @@ def test_a_handler_that_never_ends_does_not_keep_the_plugin(site: Site, kind: st
         agent.until(rf"^Probe .*noted: hang {kind}")
         process = agent.plugin_process("Probe")
         process.send_signal(signal.SIGTERM)
-        process.wait(DRAIN + 1)
+        process.wait(PATIENCE)
         agent.until(r"^Probe .*ended with code 73\b")
         agent.control.stop("Probe")
         thread.join(15)

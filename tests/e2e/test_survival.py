@@ -10,7 +10,7 @@ from typing import Self
 import pytest
 
 from kepm_plugin.errors import KepmError
-from tests.e2e.agent_process import AgentProcess, agent_process
+from tests.e2e.agent_process import PATIENCE, AgentProcess, agent_process
 from tests.e2e.conftest import Site
 
 
@@ -51,7 +51,7 @@ def test_ten_kills_of_the_broker_while_commands_are_sent(site: Site, engine: str
                 mark = agent.mark()
                 agent.control.kill_engine()
                 agent.until(r"accepts again", after=mark)
-                assert agent.control.send("Probe", "echo", {}, timeout=3)["ok"]
+                assert agent.control.send("Probe", "echo", {}, timeout=PATIENCE)["ok"]
         assert agent.plugin_process("Probe").pid == before, "the plugin was not restarted"
     assert caller.answered
     handled = {int(text) for _, text in site.ledger() if text.isdecimal()}
@@ -67,7 +67,7 @@ def test_a_pause_longer_than_the_link_budget_is_no_reason_to_exit(site: Site, en
         threading.Event().wait(3.0)  # The pause is what is tested: twice the budget.
         agent.send_signal(signal.SIGCONT)
         process.send_signal(signal.SIGCONT)
-        assert agent.control.send("Probe", "echo", {}, timeout=3)["result"]["pid"] == process.pid
+        assert agent.control.send("Probe", "echo", {}, timeout=PATIENCE)["result"]["pid"] == process.pid
 
 
 def test_a_deployed_manifest_without_the_echo_leaves_the_link_unproven_and_serving(site: Site, engine: str) -> None:
