@@ -10,6 +10,11 @@
 #                SEED=          of the plan of kills; a random one, which is printed, by default
 #                MESSAGES=110   that are published for each kill
 #                JSON=          a file for the verdict
+#   make bench   figures against other libraries, in processes of their own (docs/benchmarks.md); about 5 minutes
+#                SCENES=        some of receive, handlers, publish, start, rest, log
+#                ROUNDS=5       of each scene; MESSAGES=10000 of each process in one; REST=60 seconds at rest
+#                JSON=build/benchmarks.json
+#                CHECK=1        exit with an error where a bar is missed
 #   make bundle  the example as a program for endpoints, in dist/agent-root
 #   make clean   removes what the above left behind, but for .venv
 
@@ -28,8 +33,13 @@ SCENE ?=
 given = $(if $(findstring $(origin $(1)),command line environment),--$(2) '$($(1))')
 OF_SCENE = $(call given,KILLS,kills) $(call given,MESSAGES,messages) $(call given,ROUNDS,rounds)
 JSON ?=
+SCENES ?=
+CHECK ?=
+# Two environments: ours is measured in one without extras, the others in one with what they need.
+BENCH := .venv-bench
+BENCH_PIP = -m pip --quiet --disable-pip-version-check --no-input install --editable
 
-.PHONY: demo test check chaos bundle clean
+.PHONY: demo test check chaos bench bundle clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.dev
@@ -54,6 +64,14 @@ chaos: $(VENV)/.test
 	    $(if $(SCENE),$(SCENE) $(OF_SCENE),--kills $(KILLS) --messages $(MESSAGES)) \
 	    --seed '$(SEED)' $(if $(JSON),--json '$(JSON)')
 
+bench: $(VENV)/.test $(BENCH)/.ours $(BENCH)/.peers
+	@$(NEED_MOSQUITTO)
+	@mkdir -p build
+	$(WITH_SBIN) $(VENV)/bin/python -m tests.benchmarks $(SCENES) \
+	    --ours '$(CURDIR)/$(BENCH)/ours/bin/python' --peers '$(CURDIR)/$(BENCH)/peers/bin/python' \
+	    $(call given,ROUNDS,rounds) $(call given,MESSAGES,messages) $(call given,REST,rest) \
+	    --json '$(or $(JSON),build/benchmarks.json)' $(if $(CHECK),--check)
+
 bundle: $(VENV)/.package
 	$(VENV)/bin/kepm-plugin package plugins/my_worker/my_worker.py -o dist/agent-root
 
@@ -73,6 +91,16 @@ $(VENV)/.package: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --editable '.[test]'
 	@touch $@ $(VENV)/.dev $(VENV)/.package
+
+$(BENCH)/.ours: pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python -m venv --clear $(BENCH)/ours
+	$(BENCH)/ours/bin/python $(BENCH_PIP) .
+	@touch $@
+
+$(BENCH)/.peers: pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python -m venv --clear $(BENCH)/peers
+	$(BENCH)/peers/bin/python $(BENCH_PIP) '.[bench]'
+	@touch $@
 
 # PYTHON=… names an interpreter; without it, the first one that is new enough.
 $(VENV)/bin/python:

@@ -14,7 +14,7 @@ import anyio
 import httpx
 import pytest
 
-from kepm_plugin import agent as agent_module
+from kepm_plugin import peer as peer_module
 from kepm_plugin.agent import ANSWER_LIMIT, AgentClient, find_api_base, open_agent
 from kepm_plugin.contract import Contract
 from kepm_plugin.errors import (
@@ -325,11 +325,11 @@ async def test_a_bundle_that_is_replaced_is_read_again(
 async def test_a_stranger_is_refused_before_a_byte_is_sent(certificate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[object, object, object]] = []
 
-    def refuse(local: object, remote: object, policy: object) -> None:
+    def refuse(local: object, remote: object, policy: object, *, answered: bool) -> None:
         seen.append((local, remote, policy))
         raise PeerNotTrusted("a stranger")
 
-    monkeypatch.setattr(agent_module, "check_peer", refuse)
+    monkeypatch.setattr(peer_module, "check_peer", refuse)
     with https_server(certificate) as base, anyio.fail_after(5):
         async with open_agent(base, peer="require") as agent:
             with pytest.raises(PeerNotTrusted, match="a stranger"):

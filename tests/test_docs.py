@@ -22,8 +22,11 @@ from kepm_plugin.broker import SessionOptions
 from kepm_plugin.contract import ASSUMED, Contract
 from kepm_plugin.devagent import Likeness
 from kepm_plugin.errors import EXIT_CODES, PluginDefinitionError
+from kepm_plugin.knobs import COUNTERS, Knobs, defaults
 from kepm_plugin.link import History
+from kepm_plugin.settings import fields_of
 from kepm_plugin.store import Limits
+from kepm_plugin.testing import hosted
 
 REPOSITORY: Final = Path(__file__).parent.parent
 PAGES: Final = {path.name: path.read_text("utf-8") for path in sorted((REPOSITORY / "docs").glob("*.md"))}
@@ -265,6 +268,46 @@ def test_the_limits_are_those_of_the_code() -> None:
     with pytest.raises(PluginDefinitionError):
         Retry(after=constant("dispatch._later.OFF") + 1)
     assert constant("runtime._serve.LOOK_AGAIN") == 5.0, "takes up within 5 seconds"
+
+
+def knobs_in_the_tables() -> dict[str, tuple[str, str, str, str]]:
+    """Return default, least, most and counters of each knob that a table names, by key."""
+    rows = [[*cells[:2], ""] for cells in table("running.md", "Knobs").values()]
+    rows += [cells[:3] for cells in table("running.md", "Limits").values()]
+    return {
+        key: (default, least, most, counters)
+        for default, named, counters in rows
+        for key, least, most in re.findall(r"`([\w.]+)` ([\d.,]+) to ([\d.,]+)(?:;|$)", named)
+    }
+
+
+def test_the_knobs_are_those_of_the_code() -> None:
+    told = knobs_in_the_tables()
+    fields_by_key = {field.key: field for field in fields_of(Knobs)}
+    assert "`kepm.log.level` is Trace, Debug, Information, Warning, Error or Critical;" in PAGES["running.md"]
+    assert set(told) == set(fields_by_key) - {"kepm.log.level"}
+    assert [cells[1] for cells in table("running.md", "Limits").values() if "kepm." in cells[1]] == [
+        "; ".join(f"`{key}` {told[key][1]} to {told[key][2]}" for key in re.findall(r"`([\w.]+)`", cells[1]))
+        for cells in table("running.md", "Limits").values()
+        if "kepm." in cells[1]
+    ], "no cell has anything else"
+    for key, (default, least, most, counters) in told.items():
+        name, limits = fields_by_key[key].name, fields_by_key[key].constraints
+        assert f"{defaults(Plugin)[name]:,g}" in re.findall(r"[\d.,]*\d", default), key
+        assert (least, most) == (f"{limits['ge']:,}", f"{limits['le']:,}"), key
+        assert tuple(re.findall(r"`(\w+)`", counters)) == COUNTERS.get(name, ()), key
+
+
+async def test_the_counters_of_the_bounds_are_on_status() -> None:
+    class P(Plugin):
+        id = "P"
+
+    async with hosted(P) as host:
+        told = (await host.until_published("Status"))[-1]
+    there = set(told["counters"]) | set(told["transitions"])
+    named = {name for cells in table("running.md", "Limits").values() for name in re.findall(r"`(\w+)`", cells[2])}
+    assert named <= there
+    assert {name for names in COUNTERS.values() for name in names} <= named
 
 
 def test_the_transitions_are_those_of_the_code() -> None:

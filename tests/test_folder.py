@@ -74,6 +74,16 @@ def test_a_private_folder_is_made_or_tightened(tmp_path: Path) -> None:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+def test_what_is_made_above_it_is_nobody_elses_to_write_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        make_private(tmp_path / "new" / "deep" / "MyWorker")
+    finally:
+        os.umask(before)
+    for folder in (tmp_path / "new", tmp_path / "new" / "deep"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+
+
 def test_a_link_a_file_and_a_place_that_cannot_be_made_are_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     (tmp_path / "file").touch()

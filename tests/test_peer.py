@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 import pytest
 
-from kepm_plugin import peer
 from kepm_plugin.errors import PeerNotTrusted, UsageError
-from kepm_plugin.peer import SocketRow, check_peer, holders, is_loopback, is_system, socket_rows, tls_context
+from kepm_plugin.peer import PeerPolicy, Trust, check_peer, is_loopback
+from kepm_plugin.peer import _owner as sockets  # pyright: ignore[reportPrivateUsage]
+from kepm_plugin.peer._owner import SocketRow, holders, is_system, own_ids, socket_rows
 
 importlib.import_module("psutil")  # now: it looks at sys.platform, which tests change
 
@@ -48,18 +49,18 @@ def test_only_this_machine_is_loopback(host: str, expected: bool) -> None:
 
 
 def test_without_a_bundle_a_loopback_certificate_is_not_verified() -> None:
-    context = tls_context("127.0.0.1", None)
+    context = Trust().context("127.0.0.1")
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
 
 
 def test_without_a_bundle_another_host_is_refused_with_the_remedy() -> None:
     with pytest.raises(PeerNotTrusted, match=r"10\.0\.0\.1 is not this machine.*--ca-bundle"):
-        tls_context("10.0.0.1", None)
+        Trust().context("10.0.0.1")
 
 
 def test_with_a_bundle_certificate_and_host_name_are_verified(certificate: Any) -> None:
-    context = tls_context("10.0.0.1", certificate.file)
+    context = Trust(ca_bundle=certificate.file).context("10.0.0.1")
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert context.cert_store_stats()["x509"] == 1
 
@@ -70,7 +71,100 @@ def test_a_bundle_that_cannot_be_used_is_named(tmp_path: Path, content: str | No
     if content is not None:
         bundle.write_text(content)
     with pytest.raises(UsageError, match=f"{re.escape(str(bundle))}.*PEM"):
-        tls_context("127.0.0.1", bundle)
+        Trust(ca_bundle=bundle).context("127.0.0.1")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, certificate: Any) -> Path:
+    """A bundle with all that a PEM file may hold besides."""
+    file = tmp_path / "safe" / "agent.pem"
+    file.parent.mkdir()
+    text = certificate.file.read_text()
+    file.write_text(f"# Zo\u00eb's agent\n{text}\n{certificate.key.read_text()}{text}\n", "utf-8")
+    file.chmod(0o644)
+    return file
+
+
+def test_a_bundle_may_hold_comments_and_keys(bundle: Path) -> None:
+    assert Trust(ca_bundle=bundle).context("127.0.0.1").cert_store_stats()["x509"] == 1
+
+
+NOBODY = 54_321
+
+
+@pytest.mark.parametrize(
+    ("place", "mode", "gid"),
+    [
+        pytest.param("safe/agent.pem", 0o646, 0, id="file, by all"),
+        pytest.param("safe/agent.pem", 0o664, NOBODY, id="file, by a group"),
+        pytest.param("safe", 0o757, 0, id="its folder, by all"),
+        pytest.param("safe", 0o775, NOBODY, id="its folder, by a group"),
+        pytest.param("", 0o757, 0, id="the folder above"),
+    ],
+)
+def test_a_bundle_that_others_can_replace_proves_nothing(
+    bundle: Path, tmp_path: Path, owners: dict[Path, tuple[int, int]], place: str, mode: int, gid: int
+) -> None:
+    (tmp_path / place).chmod(mode)
+    owners[tmp_path / place] = os.geteuid(), gid
+    with pytest.raises(UsageError, match=rf"proves nothing.*\(mode {mode:04o}\).*chmod go-w {tmp_path / place}$"):
+        Trust(ca_bundle=bundle).context("127.0.0.1")
+    (tmp_path / place).chmod(0o700)
+
+
+@pytest.mark.parametrize("place", ["safe/agent.pem", "safe", "", "link"])
+def test_a_bundle_that_is_somebody_elses_proves_nothing(
+    bundle: Path, tmp_path: Path, owners: dict[Path, tuple[int, int]], place: str
+) -> None:
+    (tmp_path / "link").symlink_to("safe")
+    owners[tmp_path / place] = NOBODY, NOBODY
+    with pytest.raises(UsageError, match=rf"{tmp_path / place} belongs to user id {NOBODY}"):
+        Trust(ca_bundle=tmp_path / "link" / ".." / "link" / bundle.name).context("127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("place", "mode", "owned_by"),
+    [
+        pytest.param("safe/agent.pem", 0o664, None, id="a group of the owner's own"),
+        pytest.param("safe", 0o1777, None, id="a folder as /tmp"),
+        pytest.param("safe/agent.pem", 0o644, (0, 0), id="root's"),
+    ],
+)
+def test_a_bundle_that_only_root_and_ourselves_can_replace_is_taken(
+    bundle: Path,
+    tmp_path: Path,
+    owners: dict[Path, tuple[int, int]],
+    place: str,
+    mode: int,
+    owned_by: tuple[int, int] | None,
+) -> None:
+    (tmp_path / place).chmod(mode)
+    owners[tmp_path / place] = owned_by or (os.geteuid(), os.geteuid())
+    (tmp_path / "absolute.pem").symlink_to(bundle)
+    assert Trust(ca_bundle=tmp_path / "absolute.pem").context("127.0.0.1").cert_store_stats()["x509"] == 1
+
+
+def test_a_bundle_that_is_a_pipe_or_a_circle_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    (tmp_path / "circle").symlink_to("circle")
+    for name, why in (("pipe", "no regular file"), ("circle", "symbolic links")):
+        with pytest.raises(UsageError, match=why):
+            Trust(ca_bundle=tmp_path / name).context("127.0.0.1")
+
+
+@pytest.fixture
+def owners(monkeypatch: pytest.MonkeyPatch) -> dict[Path, tuple[int, int]]:
+    """Owner and group of files, other than they are: only root could give them away."""
+    given: dict[Path, tuple[int, int]] = {}
+    real = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        found = real(path)
+        uid, gid = given.get(path, (found.st_uid, found.st_gid))
+        return os.stat_result((*found[:4], uid, gid, *found[6:]))
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    return given
 
 
 # --- /proc/net/tcp --------------------------------------------------------------------------------------------------
@@ -145,6 +239,20 @@ def test_who_holds_the_other_end(rows: list[SocketRow], expected: set[int]) -> N
     assert holders(rows, US, AGENT) == expected
 
 
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        pytest.param([OUR_END, LISTENER, ACCEPTED], {4}, id="taken"),
+        pytest.param([OUR_END, LISTENER, WAITING], None, id="closed by who had it"),
+        pytest.param([OUR_END, LISTENER], set[int](), id="not listed: who listens by now may be another"),
+    ],
+)
+def test_once_it_has_answered_only_the_connection_itself_counts(
+    rows: list[SocketRow], expected: set[int] | None
+) -> None:
+    assert holders(rows, US, AGENT, answered=True) == expected
+
+
 def test_addresses_are_compared_in_their_plain_form() -> None:
     assert holders([ACCEPTED], ("::ffff:127.0.0.1", 50000), ("::ffff:127.0.0.1", 8675)) == {4}
 
@@ -155,16 +263,19 @@ def test_addresses_are_compared_in_their_plain_form() -> None:
 @pytest.fixture(autouse=True)
 def first_warning() -> Iterator[None]:
     """Each test is a new process as far as "says so once" goes."""
-    peer._warn_once.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    sockets._warn_once.cache_clear()  # pyright: ignore[reportPrivateUsage]
     yield
-    peer._warn_once.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    sockets._warn_once.cache_clear()  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.fixture
 def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A /proc/net of the test's own making."""
-    real = peer._linux_owner  # pyright: ignore[reportPrivateUsage]
-    monkeypatch.setattr(peer, "_linux_owner", lambda local, remote: real(local, remote, tmp_path))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+
+    def read_table(name: str) -> str:
+        return (tmp_path / name).read_text("ascii")
+
+    monkeypatch.setattr(sockets, "_read_table", read_table)
     monkeypatch.setattr(sys, "platform", "linux")
     return tmp_path
 
@@ -176,7 +287,7 @@ def test_root_and_our_own_user_are_trusted(proc: Path, uid: int) -> None:
 
 
 @pytest.mark.parametrize("policy", ["warn", "require"])
-def test_another_users_socket_is_refused_whatever_the_policy(proc: Path, policy: peer.PeerPolicy) -> None:
+def test_another_users_socket_is_refused_whatever_the_policy(proc: Path, policy: PeerPolicy) -> None:
     (proc / "tcp").write_text(HEAD)
     (proc / "tcp6").write_text(
         HEAD + line("0000000000000000FFFF00000100007F:21E3", "0000000000000000FFFF00000100007F:C350", "01", 4711, 77)
@@ -196,6 +307,55 @@ def test_a_listener_of_another_user_is_refused_before_it_accepts(proc: Path) -> 
         check_peer(US, AGENT, "warn")
 
 
+def test_who_took_the_connection_is_not_taken_for_who_listens_by_now(proc: Path) -> None:
+    """A stranger takes it, stops listening, and the real agent starts: before the handshake that would be trusted."""
+    listener = line("0100007F:21E3", "00000000:0000", "0A", 0, 78)
+    (proc / "tcp").write_text(HEAD + listener + line("0100007F:21E3", "0100007F:C350", "01", 4711, 77))
+    with pytest.raises(PeerNotTrusted, match="user id 4711"):
+        check_peer(US, AGENT, "warn", answered=True)
+    (proc / "tcp").write_text(HEAD + listener)
+    assert check_peer(US, AGENT, "require") is None
+    with pytest.raises(PeerNotTrusted, match="not listed"):
+        check_peer(US, AGENT, "require", answered=True)
+
+
+def test_a_connection_that_its_taker_has_closed_is_left_to_fail(proc: Path) -> None:
+    (proc / "tcp").write_text(HEAD + line("0100007F:21E3", "0100007F:C350", "05", 0, 0))
+    assert check_peer(US, AGENT, "require", answered=True) is None
+
+
+def test_a_row_that_one_reading_missed_is_found_by_the_next(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's table is no snapshot: it may change while it is read."""
+    whole = HEAD + line("0100007F:21E3", "0100007F:C350", "01", os.geteuid(), 77)
+    readings = iter([HEAD, HEAD, HEAD, HEAD, whole, HEAD])
+
+    def read_table(name: str) -> str:
+        return next(readings)
+
+    monkeypatch.setattr(sockets, "_read_table", read_table)
+    assert check_peer(US, AGENT, "require", answered=True) is None
+
+
+@pytest.mark.parametrize(
+    ("uid_map", "overflow", "expected"),
+    [
+        pytest.param("         0          0 4294967295\n", "4711\n", {0, 4711}, id="no user namespace"),
+        pytest.param("         0     100000      65536\n", "65534\n", {0, 4711}, id="somebody else is shown as nobody"),
+        pytest.param("         0     100000      65536\n", "4711\n", {0}, id="we run as nobody, and so does the world"),
+        pytest.param(None, "4711\n", {0, 4711}, id="a kernel without user namespaces"),
+    ],
+)
+def test_in_a_user_namespace_nobody_is_not_ourselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid_map: str | None, overflow: str, expected: set[int]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    for name, text in (("self/uid_map", uid_map), ("sys/kernel/overflowuid", overflow)):
+        if text is not None:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+    assert own_ids(tmp_path) == expected
+
+
 def test_where_nobody_can_tell_warn_says_so_once(proc: Path, caplog: pytest.LogCaptureFixture) -> None:
     (proc / "tcp").write_text(HEAD)
     with caplog.at_level(logging.WARNING, "kepm_plugin.peer"):
@@ -207,7 +367,7 @@ def test_where_nobody_can_tell_warn_says_so_once(proc: Path, caplog: pytest.LogC
 
 def test_where_nobody_can_tell_require_refuses(proc: Path) -> None:
     (proc / "tcp").mkdir()  # cannot be read as a file
-    with pytest.raises(PeerNotTrusted, match=r"nobody can tell.*cannot be read.*'warn'"):
+    with pytest.raises(PeerNotTrusted, match=r"nobody can tell.*cannot be read.*--peer warn"):
         check_peer(US, AGENT, "require")
 
 
@@ -230,7 +390,9 @@ def test_the_real_kernel_is_understood(family: socket.AddressFamily, host: str, 
         with socket.create_connection((host.removeprefix("::ffff:"), listener.getsockname()[1]), timeout=5) as client:
             server = listener.accept()[0] if accepted else None
             try:
-                assert check_peer(client.getsockname()[:2], client.getpeername()[:2], "require") is None
+                ends = client.getsockname()[:2], client.getpeername()[:2]
+                for answered in {False, accepted}:
+                    assert check_peer(*ends, "require", answered=answered) is None
             finally:
                 if server is not None:
                     server.close()
@@ -281,13 +443,13 @@ def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("owner", ["root", "NT AUTHORITY\\SYSTEM", "AUTORITE NT\\Système", "me"])
 @pytest.mark.usefixtures("elsewhere")
 def test_elsewhere_the_process_owner_decides(monkeypatch: pytest.MonkeyPatch, owner: str, accepted: bool) -> None:
-    monkeypatch.setattr(peer, "_psutil", lambda: Processes({None: "me", 7: owner}, accepted=accepted))
+    monkeypatch.setattr(sockets, "_psutil", lambda: Processes({None: "me", 7: owner}, accepted=accepted))
     assert check_peer(US, AGENT, "require") is None
 
 
 @pytest.mark.usefixtures("elsewhere")
 def test_elsewhere_another_users_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer, "_psutil", lambda: Processes({None: "me", 7: "HOST\\mallory"}))
+    monkeypatch.setattr(sockets, "_psutil", lambda: Processes({None: "me", 7: "HOST\\mallory"}))
     with pytest.raises(PeerNotTrusted, match="mallory"):
         check_peer(US, AGENT, "warn")
 
@@ -297,7 +459,7 @@ def test_elsewhere_another_users_process_is_refused(monkeypatch: pytest.MonkeyPa
 def test_elsewhere_missing_rights_mean_that_nobody_can_tell(
     monkeypatch: pytest.MonkeyPatch, owners: dict[int | None, str]
 ) -> None:
-    monkeypatch.setattr(peer, "_psutil", lambda: Processes(owners))
+    monkeypatch.setattr(sockets, "_psutil", lambda: Processes(owners))
     assert "AccessDenied" in str(check_peer(US, AGENT, "warn"))
     with pytest.raises(PeerNotTrusted):
         check_peer(US, AGENT, "require")
@@ -305,7 +467,7 @@ def test_elsewhere_missing_rights_mean_that_nobody_can_tell(
 
 @pytest.mark.usefixtures("elsewhere")
 def test_elsewhere_a_connection_that_is_not_listed_cannot_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer, "_psutil", lambda: Processes({None: "me"}))
+    monkeypatch.setattr(sockets, "_psutil", lambda: Processes({None: "me"}))
     assert "no process" in str(check_peer(US, ("127.0.0.1", 6889), "warn"))
 
 

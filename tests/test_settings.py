@@ -3,11 +3,14 @@
 import dataclasses
 import enum
 import json
+import typing
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
@@ -17,7 +20,9 @@ from kepm_plugin.errors import PluginDefinitionError, SettingsError
 from kepm_plugin.settings import (
     MISSING,
     Change,
+    Secret,
     Settings,
+    Size,
     changed_keys,
     difference,
     encode,
@@ -36,7 +41,7 @@ class Mode(enum.Enum):
     SLOW = "Slow"
 
 
-class Size(enum.IntEnum):
+class Rank(enum.IntEnum):
     SMALL = 1
     LARGE = 2
 
@@ -47,6 +52,32 @@ class Mixed(enum.Enum):
 
 class Bits(enum.Flag):
     A = 1
+
+
+T = TypeVar("T")
+
+
+class Generic(msgspec.Struct, typing.Generic[T]):
+    one: T
+
+
+@dataclasses.dataclass
+class Endless:
+    inner: "list[Endless]"
+
+
+class Arrayed(msgspec.Struct, array_like=True):
+    one: int
+
+
+@dataclasses.dataclass
+class Partial:
+    one: int = dataclasses.field(default=1, init=False)
+
+
+class Cased(msgspec.Struct):
+    one: int
+    ONE: int
 
 
 class WorkerSettings(Settings):
@@ -63,7 +94,7 @@ class EveryKind(Settings):
     maybe: bool | None = None
     whole: int = 0
     number: float = 0.0
-    size: Size = Size.SMALL
+    size: Rank = Rank.SMALL
     mode: Mode | None = None
     choice: Literal["a", "B", 3] = "a"
     folder: Path = Path("/tmp")
@@ -71,11 +102,14 @@ class EveryKind(Settings):
     names: tuple[str, ...] = ()
     weights: dict[str, float] = setting(default={})
     anything: dict[str, object] = setting(default={})
-    sizes: list[Size | None] = setting(default=[])
+    sizes: list[Rank | None] = setting(default=[])
     modes: dict[str, list[Mode]] | None = None
 
 
 # --- declarations -----------------------------------------------------------------------------------------------------
+
+
+ODD: dict[str, Any] = {"min_length": "1"}
 
 
 def declare(body: dict[str, object], **annotations: object) -> type[Settings]:
@@ -92,7 +126,7 @@ def test_fields_tell_what_was_declared() -> None:
     assert [item.type for item in fields_of(EveryKind)[-4:]] == [
         "dict[str, float]",
         "dict[str, object]",
-        "list[Size | None]",
+        "list[Rank | None]",
         "dict[str, list[Mode]] | None",
     ]
 
@@ -117,8 +151,19 @@ def test_a_subclass_adds_to_its_bases_and_constants_are_no_settings() -> None:
         ({}, {"x": list[complex]}, "cannot be list[complex]"),
         ({}, {"x": list[Mixed]}, "choices other than"),
         ({}, {"x": list[Path | str]}, "cannot be list[Path | str]"),
-        ({}, {"x": dict[int, str]}, "a dict whose keys are no strings"),
-        ({}, {"x": tuple[int, str]}, "a tuple other than `tuple[X, ...]`"),
+        ({}, {"x": dict[Path | None, str]}, "a dict whose keys are no plain values"),
+        ({}, {"x": dict[Secret, str]}, "a dict whose keys are no plain values"),
+        ({}, {"x": dict[tuple[int, ...], str]}, "a dict whose keys are no plain values"),
+        ({}, {"x": set[list[int]]}, "a set of what has no hash"),
+        ({}, {"x": tuple[()]}, "a tuple that is always empty"),
+        ({}, {"x": Any}, "cannot be Any (any type)"),
+        ({}, {"x": Generic[int]}, "a generic class"),
+        ({}, {"x": Endless}, "a class that contains itself"),
+        ({}, {"x": Arrayed}, "a Struct that JSON has as an array"),
+        ({}, {"x": Partial}, "a dataclass with a field that is not given at construction"),
+        ({}, {"x": Cased}, "two fields whose names differ in casing only"),
+        ({}, {"x": Annotated[timedelta, msgspec.Meta(ge=1)]}, "cannot be Annotated[timedelta"),
+        ({}, {"x": Literal["\ud800"]}, "a choice that UTF-8 cannot carry"),
         ({}, {"x": Mixed}, "choices other than"),
         ({}, {"x": Bits}, "an unknown type"),
         ({}, {"x": Literal["a", ""]}, "choices other than"),
@@ -133,6 +178,14 @@ def test_a_subclass_adds_to_its_bases_and_constants_are_no_settings() -> None:
         ({"x": setting(ge=1)}, {"x": str}, "Sample.x is str, which takes no ge; leave ge out"),
         ({"x": setting(pattern="a")}, {"x": list[str]}, "takes no pattern"),
         ({"x": setting(pattern="(")}, {"x": str}, "no regular expression"),
+        ({"x": setting(ge="soon")}, {"x": timedelta}, "Sample.x has the limit ge='soon', which is not a duration"),
+        ({"x": setting(le=-1)}, {"x": Size}, "Sample.x has the limit le=-1, which is not a size"),
+        ({"x": setting(ge="1")}, {"x": int}, "Sample.x has the limit ge='1', which is not a number"),
+        ({"x": setting(min_length="1")}, {"x": str}, "which is not a number"),
+        ({"x": setting(default=timedelta(0), gt="0s")}, {"x": timedelta}, "as in 5s or 1h30m, above 0s, and its"),
+        ({"x": setting(aliases="old")}, {"x": int}, "Sample.x has aliases that are one text; write aliases=('old',)"),
+        ({"wait": timedelta(5)}, {}, "Sample.wait has no annotation"),
+        ({"token": Secret("hunter2")}, {}, "Sample.token has no annotation, so it is no setting; write `token: Secret"),
         ({"x": setting(default=1)}, {}, "Sample.x has no annotation"),
         (
             {"limit": 5},
@@ -222,7 +275,7 @@ def test_the_manifest_has_the_defaults_but_no_secret_and_nothing_required() -> N
         ("whole", "1E+3", 1000),
         ("number", "1E+20", 1e20),
         ("number", "3", 3.0),
-        ("size", "2", Size.LARGE),
+        ("size", "2", Rank.LARGE),
         ("mode", "slow", Mode.SLOW),
         ("choice", "b", "B"),
         ("choice", "3", 3),
@@ -231,7 +284,7 @@ def test_the_manifest_has_the_defaults_but_no_secret_and_nothing_required() -> N
         ("names", '["b", "a"]', ("b", "a")),
         ("weights", '{"a": 1}', {"a": 1.0}),
         ("anything", '{"a": [1, null, {"b": true}]}', {"a": [1, None, {"b": True}]}),
-        ("sizes", "[1, null]", [Size.SMALL, None]),
+        ("sizes", "[1, null]", [Rank.SMALL, None]),
         ("modes", "null", None),
     ],
 )
@@ -347,7 +400,7 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
         maybe=st.none() | st.booleans(),
         whole=st.integers(-(2**63), 2**63 - 1),
         number=FINITE | st.integers(-1000, 1000),
-        size=st.sampled_from(Size),
+        size=st.sampled_from(Rank),
         mode=st.none() | st.sampled_from(Mode),
         choice=st.sampled_from(["a", "B", 3]),
         folder=PATHS,
@@ -355,7 +408,7 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
         names=st.lists(st.text(), max_size=3).map(tuple),
         weights=st.dictionaries(st.text(), FINITE, max_size=3),
         anything=st.dictionaries(st.text(), JSON, max_size=3),
-        sizes=st.lists(st.none() | st.sampled_from(Size), max_size=3),
+        sizes=st.lists(st.none() | st.sampled_from(Rank), max_size=3),
         modes=st.none() | st.dictionaries(st.text(), st.lists(st.sampled_from(Mode), max_size=2), max_size=2),
     )
 )

@@ -9,7 +9,7 @@ from .errors import Rejected, Retry
 from .message import Message
 from .plugin import Gap, Handler, Plugin, Publisher, Request, background, every
 from .programs import program_environment
-from .settings import Change, Settings, setting
+from .settings import Change, Secret, Settings, Size, setting
 
 __all__ = [
     "Change",
@@ -21,7 +21,9 @@ __all__ = [
     "Rejected",
     "Request",
     "Retry",
+    "Secret",
     "Settings",
+    "Size",
     "__version__",
     "background",
     "errors",

@@ -12,8 +12,11 @@
     ├── AgentError                   the machine: the agent and the way to it
     │   ├── AgentUnreachable         nothing answers
     │   ├── AgentRefused             403: this process is not one that the agent launched
+    │   │   └── SettingsReadOnly     403 to a setting that was written, by an agent that lets it be read
     │   ├── UnknownPlugin            404: no such plugin, or no such setting
     │   ├── BadAgentAnswer           an answer that is not of the documented form
+    │   │   └── SettingsNotStored    a setting was written with success, and is as before
+    │   ├── SettingsConflict         somebody else changed the same settings
     │   ├── PeerNotTrusted           something else listens where the agent should
     │   ├── BrokerRefused            CONNACK or SUBACK says no
     │   ├── LinkLost                 the connection to the broker is gone
@@ -56,7 +59,10 @@ __all__ = [
     "Refused",
     "Rejected",
     "Retry",
+    "SettingsConflict",
     "SettingsError",
+    "SettingsNotStored",
+    "SettingsReadOnly",
     "StartedAsJob",
     "StoreError",
     "TopicClash",
@@ -83,6 +89,8 @@ EXIT_CODES: dict[int, str] = {
     74: "the launcher is gone and the link is lost or refused: an orphan left the work to its successor",
     75: "started as a job task: one executable is not to be plugin and job task",
     76: "the plugin's own files cannot be used",
+    77: "settings were changed by somebody else at the same time",
+    78: "the agent lets this plugin read its settings, but not write them",
 }
 """What each exit code of a plugin's process means.
 
@@ -185,6 +193,15 @@ class AgentRefused(AgentError):
     exit_code = 68
 
 
+class SettingsReadOnly(AgentRefused):
+    """The agent answered 403 to a setting that was written, while it lets this process read settings.
+
+    The vendor's pages disagree about who may write: HTTP Reference says the plugin, an older page an administrator.
+    """
+
+    exit_code = 78
+
+
 class UnknownPlugin(AgentError):
     """The agent answered 404: no plugin, or no setting, of that name."""
 
@@ -192,9 +209,35 @@ class UnknownPlugin(AgentError):
 
 
 class BadAgentAnswer(AgentError):
-    """The agent's answer has none of the forms that `contract` knows."""
+    """The agent's answer has none of the forms that `contract` knows.
+
+    Attributes:
+        status: The HTTP status; None where that was a success, or the answer is not of HTTP.
+    """
 
     exit_code = 70
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class SettingsNotStored(BadAgentAnswer):
+    """The agent answered a PUT with success, but the setting is as before; it may expect another body."""
+
+
+class SettingsConflict(AgentError):
+    """Somebody else changed the same settings; with the newest ones it may be tried again.
+
+    Attributes:
+        keys: The agent's keys of what was changed.
+    """
+
+    exit_code = 77
+
+    def __init__(self, message: str, *, keys: Sequence[str]) -> None:
+        super().__init__(message)
+        self.keys = tuple(keys)
 
 
 class PeerNotTrusted(AgentError):

@@ -1,4 +1,4 @@
-"""Folders that belong to one user: where they are, and that nobody else can read or prepare them.
+"""Folders that belong to one user: where they are, that nobody else can read or prepare them, and files in them.
 
 Nothing in the places themselves depends on who asks or how a process was started, but for the overrides named below.
 """
@@ -6,7 +6,10 @@ Nothing in the places themselves depends on who asks or how a process was starte
 import os
 import stat
 import sys
+import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -75,7 +78,9 @@ def make_private(folder: Path) -> Path:
         StoreError: It cannot be made, is no folder, or is somebody else's.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        for above in reversed(folder.parents):
+            # Open to all at most for reading, whatever the umask of who launched us: who may write there may rename it.
+            above.mkdir(mode=0o755, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode):  # a symbolic link included: whoever made it chooses where it leads
@@ -91,6 +96,41 @@ def make_private(folder: Path) -> Path:
     except OSError as exc:
         raise StoreError(f"{folder} cannot be used: {exc.strerror}; make it writable, or choose another place") from exc
     return folder
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file of a private folder: at once, for this user alone, and so that it survives a power cut.
+
+    Raises:
+        OSError: It cannot be written; what was there before still is.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise
+    if sys.platform != "win32":  # there a folder cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def set_aside(path: Path) -> str:
+    """Rename a file that cannot be used, so that somebody can look at it; return its new name, "" where it is gone."""
+    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    try:
+        path.replace(aside)
+    except OSError:
+        return ""
+    return aside.name
 
 
 def _is_root() -> bool:

@@ -52,6 +52,10 @@ class LogPipe:
         self._wake: Callable[[], object] | None = None
         self._lock = threading.Lock()
 
+    def bound(self, *, records: int, size: int) -> None:
+        """Have other bounds from now on; where more is there, the oldest go when the next one comes."""
+        self._records, self._size = records, size
+
     def put(self, record: bytes) -> None:
         """Add a record; never blocks and never raises."""
         self._arrived.append(record)

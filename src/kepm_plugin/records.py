@@ -8,6 +8,7 @@ import json
 import math
 import re
 import traceback
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -16,7 +17,7 @@ from itertools import islice
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 from uuid import UUID
 
 from kepm_plugin.contract import ASSUMED, LOG_LEVELS, Contract
@@ -129,10 +130,22 @@ def _any_of(texts: Collection[str]) -> re.Pattern[str]:
 
 
 def _spelt(text: str) -> set[str]:
-    """Return a text as it is, and as it reads inside a repr (of bytes too), a JSON text or a URL."""
-    ways = {repr(text)[1:-1], repr(text.encode("utf-8", "replace"))[2:-1], quote(text, errors="replace")}
+    """Return a text as it is, and as it reads inside a repr (of bytes too), a JSON text, a URL or Base64."""
+    data = text.encode("utf-8", "replace")
+    ways = {repr(text)[1:-1], repr(data)[2:-1], *_in_base64(data)}
+    ways |= {quote(text, errors="replace"), quote(text, safe="", errors="replace"), quote_plus(text, errors="replace")}
     ways |= {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
     return ways | {text} | {way.replace("'", "\\'") for way in ways}
+
+
+def _in_base64(data: bytes) -> set[str]:
+    """Return what data is in the Base64 of something that holds it, as of "user:password"; it may begin at any byte."""
+    ways: set[str] = set()
+    for before in range(3):
+        # A character is six bits: those that hold bits of a neighbour differ from case to case.
+        held = slice(-(-before * 8 // 6), (before + len(data)) * 8 // 6)
+        ways |= {encode(bytes(before) + data).decode()[held] for encode in (b64encode, urlsafe_b64encode)}
+    return {way for way in ways if len(way) >= _SHORTEST}
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,7 +203,13 @@ def overlap(first: str, second: str) -> bool:
 def widest(filters: Iterable[str]) -> list[str]:
     """Return, sorted, the filters that no other one covers: all that must be subscribed."""
     unique = sorted(set(filters))
-    return [one for one in unique if not any(other != one and covers(other, one) for other in unique)]
+    wide = [one for one in unique if has_wildcard(one)]  # the others cover nothing but themselves
+    return [one for one in unique if not any(other != one and covers(other, one) for other in wide)]
+
+
+def has_wildcard(topic_filter: str) -> bool:
+    """Tell whether a filter stands for more than one topic."""
+    return "+" in topic_filter or "#" in topic_filter
 
 
 class _Node(Generic[V]):

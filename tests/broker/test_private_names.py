@@ -102,6 +102,21 @@ def test_paho_acknowledges_unless_it_is_told_not_to(paho: Paho, wire: Any) -> No
     assert read(paho, wire, PUBLISH_2) == b""
 
 
+def test_a_publish_is_offered_first_and_is_pahos_where_it_is_not_taken(paho: Paho, wire: Any) -> None:
+    offered: list[tuple[int, bytes]] = []
+    seen: list[bytes] = []
+    paho.on_message = lambda client, userdata, message: seen.append(bytes(message.payload))
+
+    def take(header: int, body: bytearray) -> bool:
+        offered.append((header, bytes(body)))
+        return body.endswith(b"x")
+
+    _private.take_publish(paho, take)
+    assert read(paho, wire, PUBLISH_1 + PUBLISH_1[:-1] + b"y") == b"\x40\x02\0\x07"
+    assert offered == [(0x32, b"\0\x01a\0\x07x"), (0x32, b"\0\x01a\0\x07y")]
+    assert seen == [b"y"]
+
+
 def test_a_qos_2_message_is_announced_then_held_then_given_out_at_pubrel(paho: Paho, wire: Any) -> None:
     seen: list[object] = []
     paho.on_message = lambda client, userdata, message: seen.append(message)

@@ -21,12 +21,19 @@ PATIENCE = 20.0
 class AgentProcess:
     """One `python -m kepm_plugin.devagent`, and everything that it has printed."""
 
-    def __init__(self, root: Path, *arguments: str, env: dict[str, str] | None = None, measured: bool = True) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        measured: bool = True,
+        module: str = "kepm_plugin.devagent",
+    ) -> None:
         self.root = root
         # Coverage writes its file from inside the very exit whose time may be what is tested.
         inherited = {name: value for name, value in os.environ.items() if measured or "COVERAGE" not in name}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "kepm_plugin.devagent", "--root", str(root), "--no-color", *arguments],
+            [sys.executable, "-m", module, "--root", str(root), "--no-color", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -114,10 +121,14 @@ class AgentProcess:
 
 @contextmanager
 def agent_process(
-    root: Path, *arguments: str, env: dict[str, str] | None = None, measured: bool = True
+    root: Path,
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    measured: bool = True,
+    module: str = "kepm_plugin.devagent",
 ) -> Generator[AgentProcess]:
     """A local agent that is ready, and ended at the end."""
-    agent = AgentProcess(root, *arguments, env=env, measured=measured)
+    agent = AgentProcess(root, *arguments, env=env, measured=measured, module=module)
     try:
         yield agent.ready()
     finally:

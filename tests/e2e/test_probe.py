@@ -100,3 +100,19 @@ def test_a_handler_that_never_ends_does_not_keep_the_plugin(site: Site, kind: st
         agent.until(r"^Probe .*ended with code 73\b")
         agent.control.stop("Probe")
         thread.join(15)
+
+
+def test_knobs_reach_what_watches_the_event_loop_of_a_process(site: Site) -> None:
+    with agent_process(site.root, measured=False) as agent:
+        agent.control.send("Probe", "echo")
+        agent.control.set_setting("Probe", "kepm.drain", "0.5")
+        agent.control.set_setting("Probe", "kepm.stall.seconds", "60")
+        agent.until(r"^Probe .*knobs\.changed.*kepm\.stall\.seconds=60")
+        thread, _ = command_in_thread(agent, "hang/loop", timeout=1)
+        agent.until(r"^Probe .*noted: hang loop")
+        agent.plugin_process("Probe").send_signal(signal.SIGTERM)
+        agent.until(r"^Probe .*0\.5 s were left to end, and have passed")
+        agent.until(r"^Probe .*ended with code 73\b")
+        agent.control.stop("Probe")
+        thread.join(15)
+        assert agent.lines("has blocked the event loop") == []

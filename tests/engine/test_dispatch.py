@@ -981,8 +981,7 @@ async def test_without_a_journal_the_acknowledgement_comes_after_the_handler(sto
 async def test_without_a_journal_a_full_lane_stops_the_reading_and_what_was_read_before_is_handled(
     store: Store, monkeypatch: pytest.MonkeyPatch, name: str, limit: int
 ) -> None:
-    for module in ("_lane", "_dispatcher"):
-        monkeypatch.setattr(f"kepm_plugin.dispatch.{module}.{name}", limit)
+    monkeypatch.setattr(f"kepm_plugin.dispatch._lane.{name}", limit)
     monkeypatch.setattr("kepm_plugin.dispatch._lane.LOW", 1)
     kind, seen = fresh(journal=False), list[tuple[str, str]]()
     noting(kind, "Events", "event", seen)
@@ -1004,8 +1003,7 @@ async def test_without_a_journal_a_full_lane_stops_the_reading_and_what_was_read
 
 
 async def test_reading_goes_on_when_no_lane_is_behind_any_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("_lane", "_dispatcher"):
-        monkeypatch.setattr(f"kepm_plugin.dispatch.{module}.LIMIT", 2)
+    monkeypatch.setattr("kepm_plugin.dispatch._lane.LIMIT", 2)
     monkeypatch.setattr("kepm_plugin.dispatch._lane.LOW", 1)
     kind, gates = fresh(journal=False), Gates()
     gated(kind, gates, order_by="host", concurrency=1)

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kepm_plugin import Handler, Message, Plugin
-from kepm_plugin.dispatch import _lane
 from kepm_plugin.store import Store, memory_store
 from tests.engine.bench import Bench, Gates, fresh
 
@@ -17,7 +16,7 @@ from tests.engine.bench import Bench, Gates, fresh
 @pytest.fixture
 def three(monkeypatch: pytest.MonkeyPatch) -> None:
     """Room for three messages of one handler, the running one included."""
-    monkeypatch.setattr(_lane, "LIMIT", 3)
+    monkeypatch.setattr("kepm_plugin.dispatch._lane.LIMIT", 3)
 
 
 def gated(kind: type[Plugin], **options: Any) -> Gates:
@@ -152,6 +151,6 @@ def test_everything_that_was_sent_is_handled_or_counted_and_order_is_kept(
                     assert numbers == sorted(numbers) or (at == 0 and overflow == "coalesce")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_lane, "LIMIT", 4)
-        patch.setattr(_lane, "LOW", 2)
+        patch.setattr("kepm_plugin.dispatch._lane.LIMIT", 4)
+        patch.setattr("kepm_plugin.dispatch._lane.LOW", 2)
         anyio.run(run, backend="trio")

@@ -366,6 +366,20 @@ def test_a_stall_that_lasts_is_looked_at_again(heard: Heard, guard: StallGuard) 
     assert guard.stalls == 1
 
 
+def test_another_limit_counts_for_the_next_step(heard: Heard, guard: StallGuard) -> None:
+    def block() -> None:
+        end = time.monotonic() + 2 * LIMIT
+        while time.monotonic() < end:
+            pass
+
+    guard.bound(60)
+    attempted(block)
+    assert (guard.stalls, heard.lines) == (0, [])
+    guard.bound(LIMIT)
+    attempted(block)
+    assert guard.stalls == 1
+
+
 def test_the_same_code_is_told_again_only_when_it_is_much_worse(
     heard: Heard, guard: StallGuard, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, nullcontext
-from functools import partial
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, asynccontextmanager, nullcontext
 from io import StringIO
 from typing import Any, cast
 
@@ -16,7 +15,7 @@ from kepm_plugin.link import Deliver, Session
 from kepm_plugin.logs import LogPipe, logging_to
 from kepm_plugin.message import Publication
 from kepm_plugin.runtime import Outcome, Serving, Surroundings
-from kepm_plugin.store import Store, memory_store
+from kepm_plugin.store import Limits, Store, memory_store
 from kepm_plugin.testing import MemoryAgent, MemoryBroker
 
 JSON = dict[str, Any]
@@ -64,6 +63,9 @@ class World:
     def plugin(self) -> Any:
         return self.serving.plugin
 
+    def _given_store(self, *, limits: Limits) -> AbstractContextManager[Store | None]:
+        return nullcontext(self._store)
+
     def _saw(self, publication: Publication) -> None:
         self.published.append(publication)
         self._changed.set()
@@ -86,7 +88,7 @@ class World:
             given: dict[str, Any] = {
                 "agent": self.agent,
                 "open_session": self._open_session,
-                "open_store": memory_store if self._store is None else partial(nullcontext, self._store),
+                "open_store": memory_store if self._store is None else self._given_store,
                 "pipe": pipe,
                 "logs": logs,
                 "contract": ASSUMED,

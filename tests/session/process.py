@@ -18,7 +18,7 @@ from kepm_plugin.link import Deliver, Session
 from kepm_plugin.logs import LogPipe
 from kepm_plugin.message import Publication, Received
 from kepm_plugin.runtime import Outcome, Serving, Surroundings
-from kepm_plugin.store import FILE, Store, open_store
+from kepm_plugin.store import FILE, Limits, Store, open_store
 from kepm_plugin.testing import MemoryAgent
 
 from .clockwork import Clockwork
@@ -111,8 +111,8 @@ class Process:
         return Wire(self).open(deliver, will)
 
     @contextmanager
-    def _open_store(self) -> Generator[Store]:
-        with open_store(self.folder, now=self.loop.wall) as store:
+    def _open_store(self, *, limits: Limits) -> Generator[Store]:
+        with open_store(self.folder, limits=limits, now=self.loop.wall) as store:
             database: Any = cast("Any", store)._database
             with database.read("be quick") as connection:
                 connection.execute("PRAGMA synchronous = OFF")  # what is copied was written, on the disk or not
@@ -317,5 +317,7 @@ class Process:
 
 
 class _NoLogs:
+    level = "Information"
+
     def fallback(self, on: bool) -> None:
         """Nobody reads them."""

@@ -19,7 +19,6 @@ STEPS = 40
 SMALL = {
     "kepm_plugin.dispatch._lane.LIMIT": 3,
     "kepm_plugin.dispatch._lane.LOW": 2,
-    "kepm_plugin.dispatch._dispatcher.LIMIT": 3,
     "kepm_plugin.dispatch._dispatcher.PART": 2,
     "kepm_plugin.testing._memory.IN_FLIGHT": 4,
 }

@@ -10,33 +10,32 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 from urllib.parse import quote, urlsplit
 
 import anyio
-import anyio.to_thread
 import httpx
 
 from ..contract import ASSUMED, HEALTH_PATH, REVERT, REVERT_ALL, SETTINGS_PATH, STATUS, Contract
 from ..errors import (
-    AgentRefused,
     AgentUnreachable,
     BadAgentAnswer,
-    PeerNotTrusted,
     SettingsError,
+    SettingsReadOnly,
     UnknownPlugin,
     UsageError,
 )
-from ..peer import PeerPolicy, check_peer, tls_context
+from ..peer import PeerPolicy, Trust, tls_error
 from ._address import find_api_base
 from ._answer import Answer, check_status, flat, json_object, text
-from ._renewal import RenewingTransport, certificate_error
+from ._newcomer import Newcomer
+from ._renewal import RenewingTransport
 
 __all__ = ["ANSWER_LIMIT", "AgentClient", "find_api_base", "open_agent"]
 
 ANSWER_LIMIT: Final = 1024 * 1024
 """Bytes of an answer that are read; no documented one comes near."""
-_CLOSE_GRACE: Final = 1.0  # seconds
+_SHOWN: Final = 200  # characters of a header's value
 
 
 class AgentClient:
@@ -50,12 +49,12 @@ class AgentClient:
     """
 
     def __init__(
-        self, http: httpx.AsyncClient, api_base: str, *, contract: Contract, peer: PeerPolicy | None, timeout: float
+        self, http: httpx.AsyncClient, api_base: str, *, contract: Contract, trust: Trust, timeout: float
     ) -> None:
         self._http = http
         self._api_base = api_base
         self._contract = contract
-        self._peer: PeerPolicy | None = peer
+        self._trust = trust
         self._timeout = timeout
 
     async def settings(self, plugin: str) -> dict[str, str]:
@@ -91,7 +90,7 @@ class AgentClient:
             )
         url = self._url(plugin, key)
         if self._contract.put_tier == "admin":
-            raise AgentRefused(f"PUT {url} was not tried: only administrators write settings, says put_tier")
+            raise SettingsReadOnly(f"PUT {url} was not tried: only administrators write settings, says put_tier")
         await self._ask("PUT", url, plugin=plugin, key=key, body=self._contract.put_body(value))
 
     async def revert(self, plugin: str) -> None:
@@ -130,11 +129,8 @@ class AgentClient:
                 f"{what}: no answer within {self._timeout:g} s; is the agent running, and is this its address?"
             ) from None
         except httpx.HTTPError as error:
-            if (refused := certificate_error(error)) is not None:
-                raise PeerNotTrusted(
-                    f"{what}: the certificate is not one of the CA bundle's ({refused.verify_message}); export it "
-                    "again from the agent, which makes a new one at every start unless a custom one is configured"
-                ) from None
+            if isinstance(error, httpx.ConnectError) and (failed := tls_error(what, error)) is not None:
+                raise failed from None
             text = str(error) or type(error).__name__
             raise AgentUnreachable(f"{what}: {text}; is the agent running, and is this its address?") from None
         except httpx.InvalidURL as error:
@@ -143,32 +139,35 @@ class AgentClient:
         return answer
 
     async def _exchange(self, method: str, url: str, body: Mapping[str, object] | None) -> Answer:
-        extensions = {} if self._peer is None else {"trace": self._check_connection}
-        async with self._http.stream(
-            method, url, content=None if body is None else json.dumps(body), extensions=extensions
-        ) as response:
-            read = bytearray()
-            async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_bytes())) as chunks:
-                async for chunk in chunks:
-                    read += chunk
-                    if len(read) > ANSWER_LIMIT:
-                        raise BadAgentAnswer(f"{method} {url}: the answer is longer than {ANSWER_LIMIT} bytes")
-            return Answer(response.status_code, response.headers, bytes(read), method)
-
-    async def _check_connection(self, event: str, details: Mapping[str, Any]) -> None:
-        """Look who is at the other end of a new connection, before a byte is sent (httpcore's "trace" extension)."""
-        if event != "connection.connect_tcp.complete" or self._peer is None:
-            return
-        stream = details["return_value"]
-        trusted = False
+        newcomer, done = Newcomer(self._trust), False
         try:
-            local, remote = stream.get_extra_info("client_addr")[:2], stream.get_extra_info("server_addr")[:2]
-            await anyio.to_thread.run_sync(partial(check_peer, local, remote, self._peer), abandon_on_cancel=True)
-            trusted = True
+            async with self._http.stream(
+                method,
+                url,
+                content=None if body is None else json.dumps(body),
+                extensions={"trace": newcomer},
+            ) as response:
+                answer = Answer(
+                    response.status_code, response.headers, await _read(response, f"{method} {url}"), method
+                )
+            done = True
+            return answer
         finally:
-            if not trusted:  # nobody else closes a stream that a trace function refuses
-                with anyio.move_on_after(_CLOSE_GRACE, shield=True):
-                    await stream.aclose()
+            if not done:
+                await newcomer.close()
+
+
+async def _read(response: httpx.Response, what: str) -> bytes:
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):  # a few bytes could become gigabytes before they are counted
+        raise BadAgentAnswer(f"{what}: the answer is compressed ({encoding[:_SHOWN]}), which nobody asked for")
+    read = bytearray()
+    async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_bytes())) as chunks:
+        async for chunk in chunks:
+            read += chunk
+            if len(read) > ANSWER_LIMIT:
+                raise BadAgentAnswer(f"{what}: the answer is longer than {ANSWER_LIMIT} bytes")
+    return bytes(read)
 
 
 @asynccontextmanager
@@ -195,13 +194,14 @@ async def open_agent(
 
     Raises:
         PeerNotTrusted: `api_base` is not on loopback, and there is no CA bundle.
-        UsageError: The CA bundle cannot be used.
+        UsageError: The CA bundle cannot be used, or others could replace it.
     """
+    trust = Trust(ca_bundle=ca_bundle, peer=peer)
     async with httpx.AsyncClient(
         trust_env=False,
         follow_redirects=False,
         timeout=None,  # noqa: S113  the deadline stands around the whole request
         headers={"Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": "application/json"},
-        transport=transport or RenewingTransport(partial(tls_context, urlsplit(api_base).hostname or "", ca_bundle)),
+        transport=transport or RenewingTransport(partial(trust.context, urlsplit(api_base).hostname or "")),
     ) as http:
-        yield AgentClient(http, api_base, contract=contract, peer=peer if ca_bundle is None else None, timeout=timeout)
+        yield AgentClient(http, api_base, contract=contract, trust=trust, timeout=timeout)

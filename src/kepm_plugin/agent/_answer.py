@@ -16,6 +16,8 @@ _WHO_MAY_WRITE: Final = (
     '"admin", so that the plugin does not try (docs/contract.md)'
 )
 
+_SHOWN: Final = 200  # characters of a header's value
+
 
 class Answer:
     """A response, read to its end."""
@@ -58,10 +60,12 @@ def check_status(answer: Answer, what: str, plugin: str, key: str, body: Mapping
         )
     if 300 <= code < 400:
         raise BadAgentAnswer(
-            f"{what} was redirected ({code}) to {answer.location or 'nowhere'}: use the https:// address"
+            f"{what} was redirected ({code}) to {answer.location[:_SHOWN] or 'nowhere'}, which is not followed, as it "
+            "could carry settings off this machine; give the agent's own https:// address with --keeper-api-base",
+            status=code,
         )
     unfit = f"; {_sent(body)}" if body is not None and code in _UNFIT else ""
-    raise BadAgentAnswer(f"{what} was answered with status {code}; the agent's log may say why{unfit}")
+    raise BadAgentAnswer(f"{what} was answered with status {code}; the agent's log may say why{unfit}", status=code)
 
 
 def _sent(body: Mapping[str, object]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import httpx
 
 from ..errors import PeerNotTrusted, UsageError
+from ..peer import failed_verification
 
 
 class RenewingTransport(httpx.AsyncBaseTransport):
@@ -25,7 +26,9 @@ class RenewingTransport(httpx.AsyncBaseTransport):
         self._current = self._made()
 
     def _made(self) -> httpx.AsyncHTTPTransport:
-        return httpx.AsyncHTTPTransport(verify=self._tls(), trust_env=False)
+        # Without a limit: httpcore counts connections for ever that were given up in a certain moment.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=5.0)
+        return httpx.AsyncHTTPTransport(verify=self._tls(), trust_env=False, limits=limits)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; where the certificate was refused, nothing was sent, and one more attempt is made."""
@@ -33,7 +36,7 @@ class RenewingTransport(httpx.AsyncBaseTransport):
         try:
             return await used.handle_async_request(request)
         except httpx.ConnectError as refusal:
-            if certificate_error(refusal) is None:
+            if failed_verification(refusal) is None:
                 raise
             error = refusal
         if used is self._current:
@@ -47,12 +50,3 @@ class RenewingTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close what is open."""
         await self._current.aclose()
-
-
-def certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
-    """Find a failed verification among an error's causes, where httpx and httpcore put it."""
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None

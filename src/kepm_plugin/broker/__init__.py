@@ -8,13 +8,12 @@ that an attempt that was given up can neither connect later nor acknowledge for 
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Final
 
 import anyio
 
 from ..errors import AgentUnreachable, BrokerRefused, LinkLost, PeerNotTrusted, UsageError
-from ..peer import check_peer, tls_context
+from ..peer import Trust, tls_error
 from ._link import Deliver, Link
 from ._options import BrokerAddress, ProtocolChoice, SessionOptions, Version
 from ._wire import Wire, dial
@@ -43,18 +42,18 @@ async def open_session(
         BrokerRefused: CONNACK says no.
         PeerNotTrusted: Something else than the agent listens there, or the CA bundle cannot be used now.
     """
+    trust = Trust(ca_bundle=options.ca_bundle, peer=options.peer)
     try:
-        tls = tls_context(address.host, options.ca_bundle)
-    except (
-        UsageError
-    ) as error:  # It was well at the start: somebody is just replacing it, so the next attempt may work.
+        tls = trust.context(address.host)
+    except UsageError as error:
+        # It was well at the start: somebody is just replacing it, so the next attempt may work.
         raise PeerNotTrusted(str(error)) from error
     try:
-        link = await _connect(address, options, choice.version, tls, deliver)
+        link = await _connect(address, options, choice.version, tls, trust, deliver)
     except BrokerRefused as refusal:
         if not choice.refused(refusal):
             raise
-        link = await _connect(address, options, choice.version, tls, deliver)
+        link = await _connect(address, options, choice.version, tls, trust, deliver)
     try:
         yield link
     finally:
@@ -64,25 +63,26 @@ async def open_session(
 
 
 async def _connect(
-    address: BrokerAddress, options: SessionOptions, version: Version, tls: ssl.SSLContext, deliver: Deliver
+    address: BrokerAddress,
+    options: SessionOptions,
+    version: Version,
+    tls: ssl.SSLContext,
+    trust: Trust,
+    deliver: Deliver,
 ) -> Link:
     broker = f"the broker at {address.host}:{address.port}"
-    check = None if options.ca_bundle else partial(check_peer, policy=options.peer)
     link: Link | None = None
     connected = False
     with anyio.move_on_after(options.connect_timeout):
         try:
-            wire = Wire(await dial(address.host, address.port, tls, check))
+            wire = Wire(await dial(address.host, address.port, tls, trust))
             link = Link(wire, address, options, version, deliver)
             await link.connect()
             connected = True
             return link
-        except ssl.SSLCertVerificationError as error:
-            raise PeerNotTrusted(
-                f"{broker} has a certificate that is not one of the CA bundle's ({error.verify_message}); export it "
-                "again from the agent, which makes a new one at every start unless a custom one is configured"
-            ) from None
         except OSError as error:
+            if (failed := tls_error(broker, error)) is not None:
+                raise failed from None
             raise AgentUnreachable(
                 f"{broker} cannot be reached: {error.strerror or error}; is the agent running, and is this its "
                 "broker.host and broker.port?"
@@ -95,5 +95,5 @@ async def _connect(
         finally:
             if link is not None and not connected:
                 link.close("the attempt was given up")
-    said = "accepted a connection but does not speak TLS" if link is None else "does not answer CONNECT"
+    said = "does not finish the TLS handshake" if link is None else "does not answer CONNECT"
     raise AgentUnreachable(f"{broker} {said}: gave up after {options.connect_timeout:g} s; is this the agent's broker?")

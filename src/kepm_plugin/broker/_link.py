@@ -17,11 +17,12 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from ..errors import BrokerRefused, LinkLost
-from ..message import EMPTY, Publication, Received
+from ..message import Publication, Received
 from ._client import words
 from ._connection import DRAIN, Connection
 from ._options import BrokerAddress, Ending, SessionOptions, Version
-from ._private import held, leave_acknowledging, queue_packets, topic_bytes
+from ._private import held, leave_acknowledging, queue_packets, take_publish, topic_bytes
+from ._publish import DUP, converted, plain
 from ._wire import Wire
 
 Deliver = Callable[[Sequence[Received]], None]
@@ -49,7 +50,8 @@ class Link:
         self.certificate = wire.certificate
         self.undecodable = 0
         self._wire, self._deliver, self._ack_timeout = wire, deliver, options.ack_timeout
-        self._batch: list[MQTTMessage | int] = []  # read, not delivered; a number is the id of a QoS 2 one
+        self._batch: list[Received | MQTTMessage | int] = []  # read, not delivered; a number is the id of a QoS 2 one
+        self._begun = 0.0  # when the first of these was read
         self._unacknowledged: dict[int, int] = {}  # packet id -> QoS, of what was read
         self._released: set[int] = set()  # QoS 2: PUBREC is sent, PUBREL not yet seen
         self._published: dict[int, tuple[str, Callable[[], None] | None]] = {}  # packet id -> topic, callback
@@ -60,6 +62,7 @@ class Link:
         self._paho = self._connection.paho
         self._paho.on_message = self._on_message
         self._paho.on_publish = self._on_publish
+        take_publish(self._paho, self._on_plain)
         leave_acknowledging(self._paho, self._on_publish_2)
         self.connect = self._connection.connect
         self.leave = self._connection.leave
@@ -187,6 +190,19 @@ class Link:
 
     # --- paho's hooks -----------------------------------------------------------------------------------------------
 
+    def _on_plain(self, header: int, body: bytearray) -> bool:
+        """Take a PUBLISH that is plain; the others come through paho, as messages."""
+        if not self._batch:
+            self._begun = time.time()
+        received = plain(header, body, self._begun, properties=self.version == "5")
+        if received is None:
+            return False
+        if not (received.qos and header & DUP and received.mid in self._unacknowledged):  # as in `_on_message`
+            self._take(received)
+            if received.qos:
+                self._unacknowledged[received.mid] = 1
+        return True
+
     def _on_message(self, client: Paho, userdata: Any, message: MQTTMessage) -> None:
         if message.qos == 2:  # PUBREL; the message was taken at PUBLISH
             self._released.discard(message.mid)
@@ -206,7 +222,7 @@ class Link:
             self._unacknowledged[mid] = 2
             self._take(mid)
 
-    def _take(self, message: MQTTMessage | int) -> None:
+    def _take(self, message: Received | MQTTMessage | int) -> None:
         self._batch.append(message)
         if len(self._batch) >= DRAIN:  # paho reads as many packets at a time as it has publications in flight
             self._wire.end_reading()
@@ -234,8 +250,12 @@ class Link:
             batch, self._batch = self._batch, []
             now = time.time()
             messages = (held(self._paho, each) if isinstance(each, int) else each for each in batch)
-            received = (self._received(each, now) for each in messages if each is not None)
-            if decoded := [each for each in received if each is not None]:
+            decoded = [
+                each if isinstance(each, Received) else self._received(each, now)
+                for each in messages
+                if each is not None
+            ]
+            if decoded := [each for each in decoded if each is not None]:
                 self._deliver(decoded)
 
     def _received(self, message: MQTTMessage, now: float) -> Received | None:
@@ -250,15 +270,4 @@ class Link:
             )
             self.acknowledge([message.mid])  # else it would come back for ever
             return None
-        properties = message.properties
-        return Received(
-            topic=topic,
-            payload=bytes(message.payload),
-            qos=message.qos,
-            retained=message.retain,
-            mid=message.mid,
-            received_at=now,
-            response_topic=getattr(properties, "ResponseTopic", None),
-            correlation_data=getattr(properties, "CorrelationData", None),
-            properties=dict(getattr(properties, "UserProperty", ())) or EMPTY,
-        )
+        return converted(message, topic, now)

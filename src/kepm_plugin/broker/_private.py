@@ -45,6 +45,21 @@ def leave_acknowledging(paho: Paho, on_publish_2: Callable[[int], None]) -> None
     paho._send_pubrec = pubrec  # type: ignore[method-assign]
 
 
+def take_publish(paho: Paho, take: Callable[[int, bytearray], bool]) -> None:
+    """`paho.Client._handle_publish`, `_in_packet`: what paho makes of a PUBLISH costs more than all the rest of it.
+
+    `take` gets the first byte of a packet, and what follows the remaining length; where it returns False paho does what
+    it always did.
+    """
+    handle = paho._handle_publish
+
+    def handle_publish() -> MQTTErrorCode:
+        packet = paho._in_packet
+        return MQTTErrorCode.MQTT_ERR_SUCCESS if take(packet["command"], packet["packet"]) else handle()
+
+    paho._handle_publish = handle_publish  # type: ignore[method-assign]
+
+
 def held(paho: Paho, mid: int) -> MQTTMessage | None:
     """`paho.Client._in_messages`: a QoS 2 message waits there from PUBLISH to PUBREL; we want it at PUBLISH."""
     return paho._in_messages.get(mid)

@@ -8,40 +8,38 @@ import asyncio
 import math
 import socket
 import ssl
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from typing import Final
 
 import anyio
 import anyio.to_thread
 
-from ..peer import Endpoint
+from ..peer import Trust
 from ._options import Ending
 
 _CHUNK: Final = 65_536  # bytes; a TLS record has at most 16 KiB
 
 
-async def dial(
-    host: str, port: int, tls: ssl.SSLContext, check: Callable[[Endpoint, Endpoint], object] | None
-) -> ssl.SSLSocket:
-    """Return a connected, non-blocking TLS socket; `check(ours, theirs)` runs in a thread before TLS, and may raise.
+async def dial(host: str, port: int, tls: ssl.SSLContext, trust: Trust) -> ssl.SSLSocket:
+    """Return a connected, non-blocking TLS socket, whose other end has been looked at before TLS and after it.
 
     Raises:
         OSError: Nobody listens, or TLS failed (`ssl.SSLError` is one).
+        PeerNotTrusted: Who listens is not trusted.
     """
     raw = await _connected(host, port)
     try:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # small packets, each of which somebody waits for
-        if check is not None:
-            local, remote = raw.getsockname()[:2], raw.getpeername()[:2]
-            await anyio.to_thread.run_sync(check, local, remote, abandon_on_cancel=True)
+        await _check(raw, trust, answered=False)
         secure = tls.wrap_socket(raw, server_hostname=host, do_handshake_on_connect=False)
     finally:
         raw.close()  # wrap_socket took its descriptor over; on failure nobody else closes it
     done = False
     try:
         await _handshake(secure)
+        await _check(secure, trust, answered=True)
         done = True
     finally:
         if not done:
@@ -52,7 +50,11 @@ async def dial(
 async def _connected(host: str, port: int) -> socket.socket:
     loop = asyncio.get_running_loop()
     failure = OSError(f"{host} has no address")
-    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    try:
+        addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # a level of the name is empty or too long; `broker.host` can be anything
+        raise OSError(f"{host!r} is no host name") from None
+    for family, kind, protocol, _, address in addresses:
         raw = socket.socket(family, kind, protocol)
         connected = False
         try:
@@ -67,6 +69,11 @@ async def _connected(host: str, port: int) -> socket.socket:
         if connected:
             return raw
     raise failure
+
+
+async def _check(sock: socket.socket, trust: Trust, *, answered: bool) -> None:
+    check = partial(trust.check, sock.getsockname()[:2], sock.getpeername()[:2], answered=answered)
+    await anyio.to_thread.run_sync(check, abandon_on_cancel=True)
 
 
 async def _handshake(secure: ssl.SSLSocket) -> None:

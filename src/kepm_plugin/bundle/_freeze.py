@@ -32,6 +32,8 @@ LEFT_OUT: Final = (
     "kepm_plugin.bundle",
     "kepm_plugin.cli._app",
     "kepm_plugin.cli._dev",
+    "kepm_plugin.cli._diff",
+    "kepm_plugin.cli._settings_commands",
     "kepm_plugin.devagent",
     "kepm_plugin.scaffold",
     "kepm_plugin.testing",

@@ -9,7 +9,7 @@ from kepm_plugin._version import __version__
 from kepm_plugin.errors import UsageError
 from kepm_plugin.target import load
 
-from . import _deadletters, _dev, _letters_app, _manifest, _package, _run
+from . import _deadletters, _declared, _dev, _letters_app, _manifest, _package, _run, _settings_commands
 
 Target = Annotated[
     str,
@@ -53,7 +53,7 @@ def _typer(text: str) -> typer.Typer:
 
 
 app = _typer("Write, check and run plugins for Keeper Endpoint Privilege Manager.")
-settings = _typer("The settings of a plugin under `dev`.")
+settings = _typer("The settings of a plugin under `dev`, and those that its code declares.")
 app.add_typer(settings, name="settings")
 deadletters = _typer(_deadletters.ABOUT)
 _letters_app.add_commands(deadletters)
@@ -161,6 +161,9 @@ def dev(
     trust_children: Annotated[
         bool, typer.Option("--trust-children", help="Trust what a plugin's process launches, too.")
     ] = False,
+    log_level: Annotated[
+        _dev.Level, typer.Option(help="What the agent's system.logging.level says, which plugins follow.")
+    ] = "Information",
     https_port: Annotated[
         int | None, typer.Option(metavar="N", min=1024, max=65535, help="Port of the API; kept in the root.")
     ] = None,
@@ -183,6 +186,7 @@ def dev(
         leave_orphans=leave_orphans,
         real_intervals=real_intervals,
         trust_children=trust_children,
+        log_level=log_level,
         https_port=https_port,
         mqtt_port=mqtt_port,
         contract=contract,
@@ -210,7 +214,7 @@ def settings_get(
     root: Root = None,
 ) -> None:
     """Print the merged settings of a plugin."""
-    _dev.get_settings(plugin, key, root)
+    _settings_commands.get_settings(plugin, key, root)
 
 
 @settings.command("set", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
@@ -221,7 +225,7 @@ def settings_set(
     root: Root = None,
 ) -> None:
     """Store a value over the one of the file."""
-    _dev.set_setting(plugin, key, value, root)
+    _settings_commands.set_setting(plugin, key, value, root)
 
 
 @settings.command("revert")
@@ -233,10 +237,29 @@ def settings_revert(
     """Go back to the values of the file."""
     if everything == (plugin is not None):
         raise UsageError("name one plugin, or give --all to revert every one")
-    _dev.revert_settings(plugin, root)
+    _settings_commands.revert_settings(plugin, root)
 
 
 @settings.command("status")
 def settings_status(plugin: PluginId, root: Root = None) -> None:
     """Print which settings differ from the file."""
-    _dev.settings_status(plugin, root)
+    _settings_commands.settings_status(plugin, root)
+
+
+@settings.command("diff")
+def settings_diff(
+    plugin: PluginId,
+    as_json: Annotated[bool, typer.Option("--json", help=_declared.JSON)] = False,
+    ask: Annotated[bool, typer.Option("--ask", help=_settings_commands.ASK)] = False,
+    root: Root = None,
+) -> None:
+    """Print each setting in storage, file and code side by side; a star marks what is not the same."""
+    _settings_commands.diff(plugin, root, as_json=as_json, run=ask)
+
+
+@settings.command("declared", help=_declared.ABOUT)
+def settings_declared(
+    target: Target, as_json: Annotated[bool, typer.Option("--json", help=_declared.JSON)] = False
+) -> None:
+    """Print what a plugin's code declares."""
+    _declared.print_declared(load(target), as_json=as_json)

@@ -1,4 +1,4 @@
-"""`dev`, `send` and `settings`: the local agent, and what is asked of a running one."""
+"""`dev` and `send`: the local agent, and what is asked of a running one."""
 
 import json
 import shlex
@@ -6,14 +6,13 @@ import sys
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from kepm_plugin.contract import API_BASE_TOKEN, PLUGINS_FOLDER
 from kepm_plugin.contractfile import read_contract
-from kepm_plugin.errors import ManifestError, UnknownPlugin, UsageError
+from kepm_plugin.errors import ManifestError, UsageError
 from kepm_plugin.manifest import Manifest, manifest_of, read_manifest, to_json
 from kepm_plugin.target import address, load
 
@@ -26,9 +25,9 @@ NOT_OK: Final = 1
 """Exit code of `send` where the plugin answered, and the answer does not say `"ok": true`."""
 
 Broker = Literal["auto", "mosquitto", "nats"]
+Level = Literal["Trace", "Debug", "Information", "Warning", "Error", "Critical"]
 
 _WRITTEN_BY_DEV: Final = "-u -m kepm_plugin run "
-_OF_THE_FRAMEWORK: Final = "kepm."  # no file has these, and any plugin does
 _PRIVATE: Final = ".dev"  # the local agent's own folder in its root
 
 
@@ -42,6 +41,7 @@ class DevArguments:
     leave_orphans: bool = False
     real_intervals: bool = False
     trust_children: bool = False
+    log_level: Level = "Information"
     https_port: int | None = None
     mqtt_port: int | None = None
     contract: Path | None = None
@@ -130,6 +130,7 @@ def dev(targets: Sequence[str], arguments: DevArguments) -> None:
             real_intervals=arguments.real_intervals,
             trust_children=arguments.trust_children,
             leave_orphans=arguments.leave_orphans,
+            logging_level=arguments.log_level,
             like=Likeness.of(arguments.like),
             watch=_watched(launches, root) if arguments.reload else {},
             before_reload=_regenerate(launches, root / PLUGINS_FOLDER),
@@ -152,65 +153,10 @@ def send(plugin: str, command: str, payload: str | None, root: Path | None, time
         raise UsageError(f'the payload is no JSON: {exc}; write it as in \'{{"root": "/etc"}}\'') from exc
     if not isinstance(content, dict):
         raise UsageError('the payload is not a JSON object; write it as in \'{"root": "/etc"}\'')
-    client = _client(root, plugin)
+    client = client_of(root, plugin)
     answer = client.send(plugin, command, cast("dict[str, Any]", content), timeout)
     print_json(answer)
     return 0 if answer.get(client.describe()["like"]["answer_ok"]) is True else NOT_OK
-
-
-def get_settings(plugin: str, key: str | None, root: Path | None) -> None:
-    """Print the merged settings of a plugin, or one value.
-
-    Raises:
-        UnknownPlugin: No such plugin or setting.
-        AgentError: No local agent runs.
-    """
-    values = _client(root, plugin).get_settings(plugin)
-    if key is None:
-        print_json(values)
-    elif key in values:
-        print(values[key])
-    else:
-        raise UnknownPlugin(f"{plugin} has no setting {key!r}; it has {', '.join(sorted(values)) or 'none'}")
-
-
-def set_setting(plugin: str, key: str, value: str, root: Path | None) -> None:
-    """Store a setting over the file's value, as the text that it is: the agent hands out text only.
-
-    A note says where the file has no such setting: it may be misspelt, or be a required one, which no file has.
-
-    Raises:
-        AgentError: No local agent runs, or it knows no such plugin.
-    """
-    client = _client(root, plugin)
-    if client.set_setting(plugin, key, value) or key.startswith(_OF_THE_FRAMEWORK):
-        return
-    others = [one for one in client.get_settings(plugin) if one != key]
-    near = [one for one in others if one.endswith(f".{key}")] or get_close_matches(key, others, n=1)
-    meant = f"; {near[0]} is meant?" if near else ""
-    print(
-        f"kepm-plugin: stored; {key} is not among the settings in {plugin}'s file, which holds all but required and "
-        f"secret ones{meant}",
-        file=sys.stderr,
-    )
-
-
-def revert_settings(plugin: str | None, root: Path | None) -> None:
-    """Go back to the file's values, of one plugin or of all.
-
-    Raises:
-        AgentError: No local agent runs, or it knows no such plugin.
-    """
-    _client(root, plugin).revert_settings(plugin)
-
-
-def settings_status(plugin: str, root: Path | None) -> None:
-    """Print which settings differ from the file.
-
-    Raises:
-        AgentError: No local agent runs, or it knows no such plugin.
-    """
-    print_json(_client(root, plugin).settings_status(plugin))
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -224,7 +170,13 @@ def print_json(value: Mapping[str, Any]) -> None:
         print(text)
 
 
-def _client(root: Path | None, plugin: str | None) -> "ControlClient":
+def client_of(root: Path | None, plugin: str | None) -> "ControlClient":
+    """Return the local agent that is meant.
+
+    Raises:
+        UsageError: Several may be meant, or the `dev` extra is missing.
+        AgentError: None runs.
+    """
     with _dev_extra():
         from kepm_plugin.devagent import ControlClient
     return ControlClient.find(root.absolute() if root is not None else None, plugin)

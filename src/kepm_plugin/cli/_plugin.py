@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kepm_plugin.plugin import Plugin
 
-from . import _deadletters, _manifest, _run
+from . import _deadletters, _declared, _manifest, _run
 
 
 def run_command(kind: type[Plugin], given: Sequence[str]) -> int:
@@ -25,6 +25,9 @@ def run_command(kind: type[Plugin], given: Sequence[str]) -> int:
     command = options.pop("command")
     if command == "deadletters":
         _deadletters.run_parsed(kind, options)
+        return 0
+    if command == "settings":
+        _declared.print_declared(kind, as_json=options["json"])
         return 0
     if command == "validate":
         return _manifest.validate(options["files"], options["root"])
@@ -50,6 +53,11 @@ def _parser(kind: type[Plugin]) -> ArgumentParser:
     checked = commands.add_parser("validate", help="check manifest files", allow_abbrev=False)
     checked.add_argument("files", metavar="FILE", type=Path, nargs="*", help=_manifest.FILES)
     checked.add_argument("--root", metavar="DIR", type=Path, help=_manifest.JOBS_ROOT)
+    _declared.add_options(
+        commands.add_parser(
+            "settings", help="list the plugin's settings", description=_declared.ABOUT, allow_abbrev=False
+        )
+    )
     letters = commands.add_parser(
         "deadletters", help="what could not be handled: list, show, replay or purge", description=_deadletters.ABOUT
     )

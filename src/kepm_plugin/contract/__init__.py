@@ -29,6 +29,7 @@ from ._documented import (
     JOB_ID_VARIABLE,
     LOG_LEVELS,
     LOGGER_TOPIC,
+    LOGGING_LEVEL_KEY,
     MQTT_ROLE,
     PLATFORMS,
     PLUGIN_TYPE,
@@ -43,7 +44,16 @@ from ._documented import (
     SYSTEM_PLUGIN,
 )
 from ._rules import Rule
-from ._topics import LINK_LEVEL, RESERVED_SETTING_PREFIX, command_topic, link_topic, response_topic, status_topic
+from ._topics import (
+    LINK_LEVEL,
+    RESERVED_SETTING_PREFIX,
+    SETTINGS_LEVEL,
+    command_topic,
+    link_topic,
+    response_topic,
+    settings_topic,
+    status_topic,
+)
 
 DOCUMENTED: Final = frozenset(name for name in vars(_documented) if name.isupper())
 """Names of the documented items, which nothing replaces."""
@@ -69,6 +79,7 @@ __all__ = [
     "JOB_ID_VARIABLE",
     "LINK_LEVEL",
     "LOGGER_TOPIC",
+    "LOGGING_LEVEL_KEY",
     "LOG_LEVELS",
     "MQTT_ROLE",
     "PLATFORMS",
@@ -79,6 +90,7 @@ __all__ = [
     "RESPONSES_LEVEL",
     "REVERT",
     "REVERT_ALL",
+    "SETTINGS_LEVEL",
     "SETTINGS_PATH",
     "STATES",
     "STATUS",
@@ -90,5 +102,6 @@ __all__ = [
     "command_topic",
     "link_topic",
     "response_topic",
+    "settings_topic",
     "status_topic",
 ]

@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final, Literal, TypeVar, cast, get_args
@@ -55,6 +55,12 @@ class Contract:
     value_fields: tuple[str, ...] = _item(("value", "settingValue"), PROPERTIES)
     """*Assumed.* Where a single setting is answered as an object, the properties that may have the value, in any
     casing (HTTP Reference)."""
+
+    status_hash_fields: tuple[str, ...] = _item(
+        ("settingsHash", "effectiveHash", "configurationHash", "hash"), PROPERTIES
+    )
+    """*Assumed.* Fields of a plugin's settings status (HTTP Reference: "hash status") of which one stands for all its
+    effective settings, in any casing, also one level down."""
 
     log_timestamp_field: str = _item("timestamp", PROPERTY)
     log_level_field: str = _item("level", PROPERTY)
@@ -132,6 +138,16 @@ class Contract:
                 return found[name.lower()]
         raise LookupError(", ".join(found) or "none")
 
+    def status_hash(self, status: Mapping[str, object]) -> str | None:
+        """Return what the agent's status says to stand for all effective settings; None where nothing is known to."""
+        below = [cast("Mapping[str, object]", value) for value in status.values() if isinstance(value, Mapping)]
+        for found in ({str(key).casefold(): value for key, value in one.items()} for one in (status, *below)):
+            for name in self.status_hash_fields:
+                value = found.get(name.casefold())
+                if isinstance(value, str) and value:
+                    return value
+        return None
+
     def log_record(
         self, *, timestamp: str, level: str, source: str, message: str, fields: Mapping[str, Any]
     ) -> dict[str, Any]:
@@ -167,6 +183,30 @@ class Contract:
             self.status_time_field: time,
         }
         return own | {f"{key}_" if key in own else key: value for key, value in details.items()}
+
+    def settings_report(
+        self,
+        *,
+        settings: Mapping[str, Mapping[str, object]],
+        unknown: Sequence[str],
+        renamed: Mapping[str, str],
+        refused: Mapping[str, object] | None,
+        transaction: Mapping[str, object] | None,
+        time: float,
+    ) -> dict[str, object]:
+        """Return a report for `<Id>/Status/settings`. *Assumed*: the topic is ours, below a documented one.
+
+        `settings` has value and default of each key, secrets masked; `renamed` has the old keys that a value was taken
+        from, with the new ones; `time` is in seconds since the epoch.
+        """
+        return {
+            "settings": settings,
+            "unknown": list(unknown),
+            "renamed": renamed,
+            "refused": refused,
+            "transaction": transaction,
+            "time": time,
+        }
 
     def answer_ok(self, correlation_id: object, result: object) -> dict[str, object]:
         """Return a command's answer yes."""

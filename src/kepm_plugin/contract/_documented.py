@@ -12,6 +12,9 @@ BROKER_HOST_KEY: Final = "broker.host"
 BROKER_PORT_KEY: Final = "broker.port"
 """Where the broker is, both strings (HTTP Reference)."""
 
+LOGGING_LEVEL_KEY: Final = "system.logging.level"
+"""The least level of the agent's own log, one of `LOG_LEVELS` (Plugin & Task Settings)."""
+
 DEFAULT_BROKER_HOST: Final = "127.0.0.1"
 DEFAULT_BROKER_PORT: Final = 8675
 """The broker's address where the settings lack it (Overview)."""

@@ -7,6 +7,9 @@ from ._documented import COMMANDS_LEVEL, RESPONSES_LEVEL, STATUS_LEVEL
 LINK_LEVEL: Final = "Link"
 """`<Id>/Link` carries the echo that proves the link; ours, declared in the manifest like any other topic."""
 
+SETTINGS_LEVEL: Final = "settings"
+"""`<Id>/Status/settings` carries the settings in force; ours, declared in the manifest like any other topic."""
+
 RESERVED_SETTING_PREFIX: Final = "kepm."
 """Settings that begin so are the framework's own knobs."""
 
@@ -24,6 +27,11 @@ def response_topic(plugin_id: str, command: str) -> str:
 def status_topic(plugin_id: str) -> str:
     """Return the topic of a plugin's health signal, as in `MyWorker/Status` (Plugin Cmd-Resp)."""
     return f"{plugin_id}/{STATUS_LEVEL}"
+
+
+def settings_topic(plugin_id: str) -> str:
+    """Return the topic of the settings that are in force."""
+    return f"{status_topic(plugin_id)}/{SETTINGS_LEVEL}"
 
 
 def link_topic(plugin_id: str) -> str:

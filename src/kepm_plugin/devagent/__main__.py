@@ -28,6 +28,7 @@ def parsed(arguments: Sequence[str]) -> DevOptions:
     parser.add_argument("--registration-delay", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--client-id", help="the one client id that is accepted; may hold {PluginId} and {Suffix}")
     parser.add_argument("--like", action="append", default=[], metavar="NAME=VALUE", help="see docs/contract.md")
+    parser.add_argument("--status", choices=("settings-hash", "file-hash", "none"), default="settings-hash")
     parser.add_argument("--trust-children", action="store_true", help="trust what a plugin's process launches, too")
     parser.add_argument("--leave-orphans", action="store_true", help="should the agent be killed, plugins live on")
     parser.add_argument("--no-mqtt5", dest="mqtt5", action="store_false", help="let MQTT 3.1.1 through only")

@@ -27,6 +27,9 @@ def actions(agent: DevAgent) -> dict[str, Action]:
     async def settings_status(arguments: Mapping[str, Any]) -> dict[str, object]:
         return agent.status(arguments["plugin"])
 
+    async def settings_layers(arguments: Mapping[str, Any]) -> dict[str, object]:
+        return agent.layers(arguments["plugin"])
+
     async def plugins(_: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         return {plugin_id: asdict(state) for plugin_id, state in agent.plugins.items()}
 
@@ -51,6 +54,7 @@ def actions(agent: DevAgent) -> dict[str, Action]:
         "set_setting": set_setting,
         "revert_settings": revert_settings,
         "settings_status": settings_status,
+        "settings_layers": settings_layers,
         "plugins": plugins,
         "describe": describe,
         "start": lambda a: agent.start(a["plugin"]),

@@ -294,6 +294,17 @@ class DevAgent:
         file = None if plugin_id == SYSTEM_PLUGIN else self._layout.plugins / f"{plugin_id}.json"
         return self._storage.status(plugin_id, file)
 
+    def layers(self, plugin_id: str) -> dict[str, object]:
+        """Return `stored`, `file` (as imported), `fileChanged` since then, and `program`, the command of the launch.
+
+        Raises:
+            UnknownPlugin: No such plugin.
+        """
+        stored, file = self._storage.layers(plugin_id)
+        program = None if plugin_id == SYSTEM_PLUGIN else self._orchestrator.command(plugin_id)
+        changed = plugin_id != SYSTEM_PLUGIN and self.status(plugin_id)["fileChanged"]
+        return {"stored": stored, "file": file, "fileChanged": changed, "program": program}
+
     def describe(self) -> dict[str, Any]:
         """Return where and what this agent is: root, api_base, broker, engine, engine_pid, like."""
         return {

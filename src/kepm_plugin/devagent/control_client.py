@@ -119,6 +119,11 @@ class ControlClient:
         answer: dict[str, Any] = self._ask("settings_status", {"plugin": plugin})
         return answer
 
+    def settings_layers(self, plugin: str) -> dict[str, Any]:
+        """Return `stored`, `file` (as imported), `fileChanged` since then, and `program`: the command, or None."""
+        answer: dict[str, Any] = self._ask("settings_layers", {"plugin": plugin})
+        return answer
+
     def plugins(self) -> dict[str, dict[str, Any]]:
         """Return all plugins by id: name, status, pid, started_at, launches, exit_code."""
         answer: dict[str, dict[str, Any]] = self._ask("plugins", {})

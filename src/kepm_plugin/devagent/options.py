@@ -9,6 +9,7 @@ from kepm_plugin.devagent.engines import Choice, Limits
 from kepm_plugin.devagent.likeness import Likeness
 
 BrokerModel = Literal["classic", "embedded"]
+StatusForm = Literal["settings-hash", "file-hash", "none"]
 
 REAL_FIRST_CHECK: Final = 60.0
 REAL_INTERVAL: Final = 30.0
@@ -37,7 +38,11 @@ class DevOptions:
         stop_grace: From SIGTERM to SIGKILL when a plugin is stopped.
         trust_children: Trust what a launched process launches, too. The agent probably does not.
         leave_orphans: Should this agent be killed, the guard ends the engine and leaves the plugins alive.
+        logging_level: What the agent's own setting `system.logging.level` says, which plugins follow. The documented
+            default is "Warning"; a developer wants to see more.
         like: What it is like where the vendor's pages leave it open.
+        status: What the status of a plugin's settings has, whose form is not documented: a hash over all of them,
+            hashes of the file alone, or nothing, as it is answered with 404.
         registration_delay: How long after its launch a process is still refused.
         mqtt5: Whether MQTT 5 is let through.
         color: None: where standard output is a terminal.
@@ -61,7 +66,9 @@ class DevOptions:
     stop_grace: float = 15.0
     trust_children: bool = False
     leave_orphans: bool = False
+    logging_level: str = "Information"
     like: Likeness = field(default_factory=Likeness)
+    status: StatusForm = "settings-hash"
     registration_delay: float = 0.0
     mqtt5: bool = True
     color: bool | None = None

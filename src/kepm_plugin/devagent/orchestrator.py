@@ -198,6 +198,19 @@ class Orchestrator:
             await self._stop(entry)
             await self._launch(entry)
 
+    def command(self, plugin_id: str) -> list[str] | None:
+        """Return the command that launches a plugin; None where there is no such program.
+
+        Raises:
+            UnknownPlugin: No such file was loaded.
+        """
+        manifest = self.entry(plugin_id).manifest
+        program = find_executable(manifest, self._layout.root, self._layout.plugins)
+        return None if isinstance(program, str) else [str(program), *self._arguments(manifest)]
+
+    def _arguments(self, manifest: Manifest) -> list[str]:
+        return [part.replace(API_BASE_TOKEN, self._api_base) for part in split_arguments(manifest.arguments)]
+
     async def _launch(self, entry: Entry) -> None:
         manifest = entry.manifest
         program = find_executable(manifest, self._layout.root, self._layout.plugins)
@@ -213,7 +226,7 @@ class Orchestrator:
             )
         if self._tasks is None:
             raise AgentError(f"{manifest.id} cannot be launched: the agent is stopping")
-        arguments = [part.replace(API_BASE_TOKEN, self._api_base) for part in split_arguments(manifest.arguments)]
+        arguments = self._arguments(manifest)
         entry.status = "Starting"
         async with self._registry.launching:
             try:

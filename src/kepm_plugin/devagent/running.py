@@ -119,7 +119,9 @@ async def _assembled(options: DevOptions, layout: Layout, guard: Guard) -> Async
         keep_ports(settings, https_port, mqtt_port)
         api_base = f"https://{DEFAULT_BROKER_HOST}:{https_port}"
         registry = Registry(trust_children=options.trust_children, registration_delay=options.registration_delay)
-        storage = Storage(layout.storage, (DEFAULT_BROKER_HOST, mqtt_port), terminal)
+        storage = Storage(
+            layout.storage, (DEFAULT_BROKER_HOST, mqtt_port), options.logging_level, terminal, options.status
+        )
         role = Role(options.like)
         logger = KeeperLogger(layout.log, terminal, role)
         rights: dict[str, Rights] = {}

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from kepm_plugin.contract import BROKER_HOST_KEY, BROKER_PORT_KEY, SYSTEM_PLUGIN
+from kepm_plugin.contract import BROKER_HOST_KEY, BROKER_PORT_KEY, LOGGING_LEVEL_KEY, SYSTEM_PLUGIN
 from kepm_plugin.devagent.layout import write_private
 from kepm_plugin.devagent.likeness import Spelling
 from kepm_plugin.devagent.manifests import DOCUMENTED, Manifest
+from kepm_plugin.devagent.options import StatusForm
 from kepm_plugin.devagent.terminal import Terminal
 from kepm_plugin.errors import UnknownPlugin
 
@@ -56,16 +57,28 @@ def file_settings(content: Mapping[str, Any]) -> dict[str, object]:
     return dict(flattened(below)) | dict(flattened(root))
 
 
+def _digest(values: Mapping[str, str]) -> str:
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 class Storage:
     """The settings of all plugins, and those of the agent itself under `KeeperPrivilegeManager`."""
 
-    def __init__(self, path: Path, broker: tuple[str, int], terminal: Terminal) -> None:
-        self._path, self._terminal = path, terminal
+    def __init__(
+        self,
+        path: Path,
+        broker: tuple[str, int],
+        logging_level: str,
+        terminal: Terminal,
+        status: StatusForm = "settings-hash",
+    ) -> None:
+        self._path, self._terminal, self._status = path, terminal, status
         self._imported: dict[str, dict[str, object]] = {
             SYSTEM_PLUGIN: {
                 BROKER_HOST_KEY: broker[0],
                 BROKER_PORT_KEY: str(broker[1]),
-                "system.logging.level": "Warning",
+                LOGGING_LEVEL_KEY: logging_level,
             }
         }
         self._digests: dict[str, str] = {SYSTEM_PLUGIN: ""}
@@ -118,6 +131,16 @@ class Storage:
             raise UnknownPlugin(f"no plugin {plugin_id!r}; registered: {', '.join(self._imported)}{meant}")
         return self._imported[plugin_id] | self._stored.get(plugin_id, {})
 
+    def layers(self, plugin_id: str) -> tuple[dict[str, str], dict[str, str]]:
+        """Return what is stored for a plugin, and what its file held when it was imported.
+
+        Raises:
+            UnknownPlugin: The plugin is not registered.
+        """
+        self.effective(plugin_id)
+        stored, file = self._stored.get(plugin_id, {}), self._imported[plugin_id]
+        return {key: as_string(one) for key, one in stored.items()}, {key: as_string(one) for key, one in file.items()}
+
     def put(self, plugin_id: str, key: str, value: object) -> bool:
         """Store a value over the file's; tell whether the file has one.
 
@@ -143,16 +166,19 @@ class Storage:
         """Return what is known of changes: of the stored values, and of the file since it was imported.
 
         Raises:
-            UnknownPlugin: The plugin is not registered.
+            UnknownPlugin: The plugin is not registered, or this agent has no status.
         """
-        self.effective(plugin_id)
+        values = self.effective(plugin_id)
+        if self._status == "none":
+            raise UnknownPlugin(f"this agent was told to have no status, of {plugin_id} or any other")
         now = hashlib.sha256(file.read_bytes()).hexdigest() if file is not None and file.is_file() else ""
         changed = sorted(
             key
             for key, value in self._stored.get(plugin_id, {}).items()
             if key not in self._imported[plugin_id] or as_string(self._imported[plugin_id][key]) != as_string(value)
         )
-        return {
+        own: dict[str, object] = {"settingsHash": _digest(values)} if self._status == "settings-hash" else {}
+        return own | {
             "pluginName": plugin_id,
             "hasChanges": bool(changed),
             "changedSettings": changed,

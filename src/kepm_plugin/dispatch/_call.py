@@ -51,17 +51,17 @@ async def guarded(function: Callable[..., Awaitable[T]], *args: Any, what: objec
 
     Our cancellation passes. One that is the author's own, such as that of a task it awaited, is a bug like any other.
     """
-    cancelled = anyio.get_cancelled_exc_class()
     try:
         return await watched(function, *args, what=what)
     except (Exception, SystemExit) as exc:  # noqa: BLE001  as above
         return Failure(exc)
-    except cancelled as exc:
+    except anyio.get_cancelled_exc_class() as exc:  # asked for here, not for each message
         return await _of_its_own(exc)
     except BaseExceptionGroup as group:
         if group.subgroup(KeyboardInterrupt) is not None:
             raise
-        return Failure(group) if group.subgroup(cancelled) is None else await _of_its_own(group)
+        own = group.subgroup(anyio.get_cancelled_exc_class()) is None
+        return Failure(group) if own else await _of_its_own(group)
 
 
 async def _of_its_own(error: BaseException) -> Failure:

@@ -23,7 +23,7 @@ from ._counters import Counters
 from ._delivery import DELIVERIES, Delivery
 from ._ends import Answer, Trouble
 from ._intake import Acknowledge, Arrived, Intake
-from ._lane import LIMIT, LIMIT_BYTES, Lane, Work
+from ._lane import Lane, Room, Work
 from ._later import Later, remaining
 from ._outcome import Outcomes, Redact
 from ._pressure import Pressure, Troubles
@@ -72,7 +72,9 @@ class Dispatcher:
         responses = [route.response.filter(plugin.id) for route in routes if route.response is not None]
         self._troubles = Troubles(trouble)
         run_soon, window = run_soon_on_loop(), Window(loop_clock())
-        self._window = window
+        self._window, self._room = window, Room()
+        self.deliveries = DELIVERIES
+        """Deliveries of one message that may end with the process."""
 
         def send_soon(publication: Publication) -> None:
             run_soon(lambda: answer(publication, None, None))
@@ -112,7 +114,18 @@ class Dispatcher:
             if spec.command is None
             else command_decoder(route.payload_type, self._contract.correlation_field)
         )
-        return Lane(route, call, decode, self._plugin.id)
+        return Lane(route, call, decode, self._plugin.id, self._room)
+
+    def bound(self, messages: int, size: int) -> None:
+        """Keep so many messages, and bytes of them, for each handler in memory from now on."""
+        self._room.bound(messages, size)
+        for lane in self._lanes:
+            self._refill_if_low(lane)
+            self._pressure.shrunk(lane)
+
+    def remember(self, entries: int, seconds: float) -> None:
+        """Remember so many identities from now on, each for so long."""
+        self._window.entries, self._window.seconds = entries, seconds
 
     def tap(self, topic_filter: str, function: Direct) -> Callable[[], None]:
         """Show messages of a filter to a function too; returns what ends that. The function must not raise."""
@@ -165,7 +178,7 @@ class Dispatcher:
 
         What was read before reading stops goes beyond the lane's bound, up to twice as much.
         """
-        if self._closed or len(lane) >= 2 * LIMIT or lane.bytes >= 2 * LIMIT_BYTES:
+        if self._closed or len(lane) >= 2 * self._room.messages or lane.bytes >= 2 * self._room.bytes:
             self.counters.refused += 1
             return
         lane.put(Work(received, acknowledge=acknowledge))
@@ -211,7 +224,7 @@ class Dispatcher:
                 lane = self._router.find(row.received.topic)
                 if not isinstance(lane, Lane):
                     self._outcomes.orphaned(_work(row))
-                elif row.delivery > DELIVERIES:
+                elif row.delivery > self.deliveries:
                     self._outcomes.crashed(lane, _work(row))
                 else:
                     self._enqueue(lane, row)
@@ -322,10 +335,10 @@ class Dispatcher:
     def _refill(self, lane: Lane, first: int) -> None:
         before = len(lane)
         while len(lane) == before and lane.spilled_from is not None:
-            rows = self._store.read_from(first, PART)
+            rows = self._store.read_from(first, min(PART, self._room.messages))
             for row in rows:
                 # What is given up and could not be buried at the start is not handled either.
-                if self._router.find(row.received.topic) is lane and row.delivery <= DELIVERIES:
+                if self._router.find(row.received.topic) is lane and row.delivery <= self.deliveries:
                     lane.put(_work(row))
             lane.spilled_from = rows[-1].id + 1 if rows else None
             first = lane.spilled_from or first

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
@@ -24,6 +24,21 @@ LOW = 200
 
 LOW_BYTES = 4 * 2**20
 """Bytes below which it is."""
+
+
+@dataclass(slots=True)
+class Room:
+    """How much each lane keeps in memory, and below what it is filled up again; one object for all lanes."""
+
+    messages: int = field(default_factory=lambda: LIMIT)
+    bytes: int = field(default_factory=lambda: LIMIT_BYTES)
+    low: int = field(default_factory=lambda: LOW)
+    low_bytes: int = field(default_factory=lambda: LOW_BYTES)
+
+    def bound(self, messages: int, size: int) -> None:
+        """Have other bounds from now on; what is there already stays."""
+        self.messages, self.bytes = messages, size
+        self.low, self.low_bytes = messages * LOW // LIMIT, size * LOW_BYTES // LIMIT_BYTES
 
 
 def size_of(received: Received) -> int:
@@ -68,14 +83,17 @@ class Lane:
     of its value.
     """
 
-    def __init__(self, route: HandlerRoute, call: Call, decode: Callable[[bytes], Any], plugin_id: str) -> None:
+    def __init__(
+        self, route: HandlerRoute, call: Call, decode: Callable[[bytes], Any], plugin_id: str, room: Room
+    ) -> None:
         self.route, self.call, self.decode = route, call, decode
         self.slots = route.spec.concurrency
         self.running = 0
         """Calls in progress."""
         self.spilled_from: int | None = None
         """Number of the first message that is in the journal only."""
-        self._plugin_id = plugin_id
+        self._plugin_id, self._room = plugin_id, room
+        self._has_params = bool(route.spec.pattern.params)
         self._order_by = route.spec.handler.order_by
         self._overflow = route.spec.handler.overflow
         self._ready: deque[Work] = deque()
@@ -96,17 +114,16 @@ class Lane:
     @property
     def full(self) -> bool:
         """Whether no further message should be kept in memory."""
-        return self._size >= LIMIT or self.bytes >= LIMIT_BYTES
+        return self._size >= self._room.messages or self.bytes >= self._room.bytes
 
     @property
     def low(self) -> bool:
         """Whether there is room again for what lies in the journal, or at the broker."""
-        return self._size < LOW and self.bytes < LOW_BYTES
+        return self._size < self._room.low and self.bytes < self._room.low_bytes
 
     def params(self, topic: str) -> dict[str, str]:
         """Return the values of the topic's parameters."""
-        pattern = self.route.spec.pattern
-        return pattern.values(self._plugin_id, topic) if pattern.params else {}
+        return self.route.spec.pattern.values(self._plugin_id, topic) if self._has_params else {}
 
     def put(self, work: Work) -> None:
         """Append a message and wake a worker."""
@@ -130,7 +147,7 @@ class Lane:
             return 1
         dropped = 0
         # What lies in the journal is read back when there is room; a flood at QoS 0 must not keep it out.
-        while self.full or (self.spilled_from is not None and self._size >= LOW // 2):
+        while self.full or (self.spilled_from is not None and self._size >= self._room.low // 2):
             oldest = next(iter(self._droppable), None)
             if self._overflow == "drop_new" or oldest is None:
                 return dropped + 1

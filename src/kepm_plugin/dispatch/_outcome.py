@@ -126,6 +126,15 @@ class Outcomes:
         seconds: float,
     ) -> None:
         """End a message with what its handler returned, a `Failure` or `TimedOut`, or put it off."""
+        if (
+            outcome is None
+            and lane.route.response is None
+            and work.ticket is None
+            and not log.isEnabledFor(logging.DEBUG)
+        ):
+            self.counters.handled += 1  # the way of nearly every message
+            self._finish(lane, work, None)
+            return
         answered = work.answered
         where = self._where(lane, work) | {"seconds": round(seconds, 3)}
         failure = outcome.error if isinstance(outcome, Failure) else None

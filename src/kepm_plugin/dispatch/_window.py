@@ -71,10 +71,15 @@ class Window:
 
     A correlation id that comes with another content is no duplicate: somebody counts from 1 again. The other way round,
     equal content without an identity never is one: two equal commands are two commands.
+
+    Attributes:
+        seconds: For how long an identity is remembered; fewer count from the next message on.
+        entries: How many are, at most; fewer are reached by and by.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self.seconds, self.entries = WINDOW, ENTRIES
         self._entries: dict[Key, Seen] = {}
         self._bytes = 0
 
@@ -88,7 +93,7 @@ class Window:
             equal: Whether one that repeats it has to be equal as well.
         """
         now = self._clock()
-        self._prune(now - WINDOW)
+        self._prune(now - self.seconds)
         content = hash((received.topic, received.payload)) if equal else 0
         seen = self._entries.get(key)
         if seen is not None and seen.content == content:
@@ -115,7 +120,7 @@ class Window:
 
     def _prune(self, oldest: float) -> None:
         for first in list(islice(self._entries.values(), PRUNED)):
-            if first.at >= oldest and len(self._entries) < ENTRIES and self._bytes <= ANSWER_BYTES:
+            if first.at >= oldest and len(self._entries) < self.entries and self._bytes <= ANSWER_BYTES:
                 return
             if not first.behind:  # others wait for its end; they are bounded, too
                 self.forget(first)

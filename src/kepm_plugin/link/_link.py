@@ -76,6 +76,8 @@ class Link:
         self._slept_at = -math.inf
         self._takeovers = self._no_takeovers()
         self._version = self._certificate = ""
+        self.budget = options.budget
+        """Seconds for which a lost link is restored; another value counts at the end of the next attempt."""
         self.connects = 0
         """Sessions since start."""
 
@@ -101,10 +103,10 @@ class Link:
             asked = self._now()
             await self._observer.down(served.reason)
             self._spend(away, self._now() - asked, self._options.attempt)
-            if away.spent >= self._options.budget:
+            if away.spent >= self.budget:
                 self._history.note("budgetSpent", served.reason)
                 raise LinkLost(
-                    f"the link to the broker could not be restored within {self._options.budget:g} s "
+                    f"the link to the broker could not be restored within {self.budget:g} s "
                     f"({served.reason}); the process ends so that the agent restarts it"
                 )
             if slowly is None:

@@ -54,7 +54,7 @@ class Disk:
             limit: Publications that may wait in memory for being written.
             size: Bytes of their payloads.
         """
-        self._store, self._trouble, self._moved, self._limit, self._size = store, trouble, moved, limit, size
+        self._store, self._trouble, self._moved, self.limit, self.size = store, trouble, moved, limit, size
         self._window: deque[Entry] = deque()
         self._window_bytes = 0
         self._unread = store.kept_count()  # of those on disk that are not in memory
@@ -90,7 +90,7 @@ class Disk:
 
     def has_room(self, kind: Keep, publication: Publication) -> bool:
         """Tell whether one more is within the limits: of its kind on disk, and of all that wait in memory."""
-        if len(self._unwritten) >= self._limit or self._unwritten_bytes + len(publication.payload) > self._size:
+        if len(self._unwritten) >= self.limit or self._unwritten_bytes + len(publication.payload) > self.size:
             return False
         return self._store.has_room(kind, self._counts[kind] + 1, self._sizes[kind] + kept_size(publication))
 

@@ -50,6 +50,14 @@ class Outbox:
         """Publications that were given up, since start."""
         return self._pipeline.dropped
 
+    def bound(self, *, limit: int, size: int, max_age: float) -> None:
+        """Have other bounds in memory from now on: publications, bytes, seconds. What is there already stays."""
+        self._limit, self._size, self._pipeline.max_age = limit, size, max_age
+        self._pipeline.largest = max(self._pipeline.largest, size)  # nothing on disk becomes too large by a bound
+        if self._disk is not None:
+            self._disk.limit, self._disk.size = limit, size
+        self._moved()
+
     # --- the file -----------------------------------------------------------------------------------------------------
 
     def open(self, store: Store, trouble: Callable[[str | None], object], *, keeping: bool) -> None:

@@ -25,6 +25,8 @@ class Pipeline:
         count, size: Entries, and bytes of their payloads, that lie in memory alone.
         disk: The others; None where there is no file.
         dropped: Publications that were given up, since start.
+        largest: Bytes of a payload on disk beyond which it is given up.
+        max_age: Seconds after which what waits in memory is dropped at a connect.
     """
 
     def __init__(self, largest: int, moved: Callable[[], None]) -> None:
@@ -34,7 +36,8 @@ class Pipeline:
             largest: Bytes of a payload beyond which it is given up.
             moved: Called when something was acknowledged or dropped.
         """
-        self._largest, self._moved = largest, moved
+        self.largest, self._moved = largest, moved
+        self.max_age = MAX_AGE
         self._first: deque[Entry] = deque()
         self._waiting: deque[Entry] = deque()
         self._in_flight: dict[Entry, None] = {}
@@ -67,7 +70,7 @@ class Pipeline:
             for entry in (*self._first, *self._waiting):
                 entry.since = now
         else:
-            dropped = self._drop_old(now - MAX_AGE)
+            dropped = self._drop_old(now - self.max_age)
         self.session = session
         self.pump()
         self._moved()
@@ -134,7 +137,7 @@ class Pipeline:
             if entry.id is None:  # It lies in memory alone from now on.
                 self.count += 1
                 self.size += entry.size
-            elif entry.size > self._largest:
+            elif entry.size > self.largest:
                 self.give_up(entry)
                 self.disk.sent(entry.id)
                 continue

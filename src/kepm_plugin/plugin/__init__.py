@@ -4,7 +4,7 @@ from ._declarations import Declarations, HandlerRoute, RequestRoute, Route
 from ._handler import Handler, HandlerSpec
 from ._plugin import Plugin
 from ._publish import Host, Publisher, Request, Subscription
-from ._schedule import Background, Every, background, every
+from ._schedule import Background, Every, background, every, in_seconds
 from ._snapshot import holding_settings
 from ._typed import check_types
 from ._values import Gap
@@ -28,4 +28,5 @@ __all__ = [
     "check_types",
     "every",
     "holding_settings",
+    "in_seconds",
 ]

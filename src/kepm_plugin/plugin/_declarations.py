@@ -3,22 +3,23 @@
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib import import_module
 from importlib.util import resolve_name
 from inspect import get_annotations
-from itertools import combinations
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from ..contract import LOGGER_TOPIC, RESPONSES_LEVEL, link_topic, status_topic
+from ..contract import LOGGER_TOPIC, RESPONSES_LEVEL, link_topic, settings_topic, status_topic
 from ..errors import PluginDefinitionError, TopicClash
-from ..settings import MISSING, Settings, fields_of
-from ..topics import Pattern, overlap, widest
+from ..settings import MISSING, Settings, fields_of, is_nested
+from ..topics import Pattern, has_wildcard, overlap, widest
 from ._annotations import annotated, namespace
 from ._handler import HandlerSpec
 from ._leftovers import check_leftovers
 from ._patterns import check_owner, declared, texts
 from ._publish import Declared, Publisher, Request
-from ._schedule import Background, Every, is_seconds, scheduled
+from ._schedule import Background, Every, in_seconds, is_seconds, scheduled
 
 if TYPE_CHECKING:
     from ._plugin import Plugin
@@ -148,6 +149,9 @@ def settings_type(plugin: "type[Plugin]") -> type[Settings]:
         found = annotated(where, base, "settings", namespace(base))
         if not (isinstance(found, type) and issubclass(found, Settings)):
             raise PluginDefinitionError(f"{where} is annotated as {found!r}; make that a subclass of Settings")
+        if is_nested(found):
+            remedy = "leave `nested=True` out, or annotate a class of Settings that has it as an attribute"
+            raise PluginDefinitionError(f"{where} is {found.__name__}, which only stands in others; {remedy}")
         return found
     return Settings
 
@@ -175,6 +179,8 @@ def _published(plugin: "type[Plugin]", handlers: Iterable[HandlerRoute], request
     own += _allowed(plugin, "allow_publish")
     if plugin.heartbeat is not None:
         own.append(status_topic(plugin.id))
+        if fields_of(settings_type(plugin)):
+            own.append(settings_topic(plugin.id))
     return [one for one in own if one != LOGGER_TOPIC]
 
 
@@ -208,8 +214,11 @@ def _check_overlaps(handlers: Iterable[HandlerRoute], requests: Iterable[Request
     # An MQTT 5 broker may deliver a message once per subscription that it falls under (section 3.3.4), and on 3.1.1
     # nothing tells the copies apart. Where one filter covers the other only the wide one is subscribed.
     names = {one.filter: one.spec.name for one in handlers} | {one.filter: one.owner for one in requests}
-    for one, other in combinations(widest(names), 2):
-        if overlap(one, other):
+    found = widest(names)
+    # Two without wildcards share no topic.
+    for wide, narrow in product(filter(has_wildcard, found), found):
+        if wide != narrow and overlap(wide, narrow):
+            one, other = sorted((wide, narrow))
             raise TopicClash(
                 f"{names[one]} ({one!r}) and {names[other]} ({other!r}) overlap without one covering the other, and "
                 "brokers may deliver such a message twice; add a handler whose topic covers both (the most specific "
@@ -224,32 +233,35 @@ def _check_own_topics(
     taken = [(one.filter, one.spec.name) for one in handlers] + [(one.filter, one.owner) for one in requests]
     sent = [(one.pattern.filter(plugin.id), one.owner) for one in _attributes(plugin, Publisher)]
     link, status = link_topic(plugin.id).casefold(), status_topic(plugin.id).casefold()
+    settings = settings_topic(plugin.id).casefold()
     for topic_filter, name in taken + sent:
         if plugin.echo and topic_filter.casefold() == link:
             raise TopicClash(
                 f"{name}: {topic_filter!r} is the framework's own, for the echo that proves the link; take another "
                 "topic, or turn the echo off with echo = False"
             )
+    reported = {status: "state"} | ({settings: "settings"} if fields_of(settings_type(plugin)) else {})
     for topic_filter, name in sent:
-        if plugin.heartbeat is not None and topic_filter.casefold() == status:
+        if plugin.heartbeat is not None and (what := reported.get(topic_filter.casefold())):
             raise TopicClash(
-                f"{name}: {topic_filter!r} is where the framework reports the plugin's state; take another topic, or "
+                f"{name}: {topic_filter!r} is where the framework reports the plugin's {what}; take another topic, or "
                 "turn that off with heartbeat = None"
             )
 
 
 def _schedule(plugin: "type[Plugin]") -> tuple[Every | Background, ...]:
     found, settings = tuple(scheduled(plugin)), settings_type(plugin)
-    numbers = {field.name: field.default for field in fields_of(settings) if field.kind.base in (int, float)}
+    periods = (int, float, timedelta)
+    numbers = {field.name: field.default for field in fields_of(settings) if field.kind.base in periods}
     for one in found:
         if isinstance(one, Every) and one.setting is not None and one.setting not in numbers:
             raise PluginDefinitionError(
-                f"{plugin.__name__}.{one.name}: every(setting={one.setting!r}) names no number in {settings.__name__}; "
-                f"declare it there, as in '{one.setting}: float = setting(default=60.0, gt=0)'"
+                f"{plugin.__name__}.{one.name}: every(setting={one.setting!r}) names no number or duration in "
+                f"{settings.__name__}; declare it there, as in '{one.setting}: float = setting(default=60.0, gt=0)'"
             )
         if isinstance(one, Every) and one.setting is not None:
             default = numbers[one.setting]
-            if default is not MISSING and default is not None and not is_seconds(default):
+            if default is not MISSING and default is not None and not is_seconds(in_seconds(default)):
                 raise PluginDefinitionError(
                     f"{plugin.__name__}.{one.name}: {settings.__name__}.{one.setting} has the default {default!r}, "
                     "which is no period; give seconds above 0"

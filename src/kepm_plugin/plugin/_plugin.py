@@ -2,18 +2,18 @@
 
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from copy import deepcopy
 from importlib import import_module
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, get_origin
 
 from ..contract import PLATFORMS
-from ..errors import PluginDefinitionError, SettingsError, UndeclaredTopic
+from ..errors import PluginDefinitionError, UndeclaredTopic
 from ..message import Publication, encode
-from ..settings import Change, Settings, fields_of
+from ..settings import Change, Settings
 from ..topics import check_filter, check_topic, covers
 from ._checks import HOOKS, check_class, check_values
 from ._declarations import Declarations, declare
+from ._draft import Draft
 from ._handler import HandlerSpec
 from ._publish import Declared, Host, Subscription, Wait
 from ._registration import Registration
@@ -227,26 +227,33 @@ class Plugin:
 
     @asynccontextmanager
     async def edit_settings(self) -> AsyncGenerator[Any]:
-        """Change settings: assign to attributes of the yielded draft; what differs is written at the end.
+        """Change settings: assign to attributes of the yielded draft; what differs is written at the end, as a whole.
+
+        The agent stores each value until the settings are reverted. Rolling back stores the old ones, as there is no
+        way to remove a value.
 
         Raises:
             SettingsError: A value breaks a rule; nothing was written.
-            AgentError: The agent refused or could not be reached.
+            SettingsConflict: Somebody else has changed one of these settings; `settings` has what there is now, so that
+                it can be tried again.
+            SettingsReadOnly: The agent lets this plugin read its settings but not write them.
+            AgentError: The agent refused or could not be reached; what was written was rolled back, or will be as soon
+                as the agent lets it be.
         """
         before: Settings = self.settings
-        draft = _Draft(before)
+        draft = Draft(before)
         yield draft
-        changes = {name: value for name, value in vars(draft).items() if value != getattr(before, name)}
-        if changes:
-            await self.host.write_settings(changes)
+        if changes := Draft.changes(draft):
+            await self.host.write_settings(before, changes)
 
-    async def revert_settings(self) -> None:
-        """Have the agent go back to the values in the plugin's file.
+    async def revert_settings(self) -> Change[Any] | None:
+        """Have the agent go back to the values in the plugin's file; return what that has changed, if anything.
 
         Raises:
             AgentError: The agent refused or could not be reached.
+            SettingsError: The file breaks a rule; the last good settings stay in force.
         """
-        await self.host.revert_settings()
+        return await self.host.revert_settings()
 
     async def agent_settings(self) -> dict[str, str]:
         """Return the agent's own merged settings (`KeeperPrivilegeManager`), every value a string.
@@ -282,16 +289,3 @@ _OWN = {name for name in (*vars(Plugin), *vars(Plugin)["__annotations__"]) if no
 _ATTRIBUTES = {name for name, kind in vars(Plugin)["__annotations__"].items() if get_origin(kind) is ClassVar} & _OWN
 _NAMES = _ATTRIBUTES, _OWN - _ATTRIBUTES
 """What an author may set, and what is the framework's alone."""
-
-
-class _Draft:
-    """Attributes of a settings object, open for assignment: copies, so that the snapshot stays as it is."""
-
-    def __init__(self, settings: Settings) -> None:
-        for field in fields_of(type(settings)):
-            vars(self)[field.name] = deepcopy(getattr(settings, field.name))
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name not in vars(self):
-            raise SettingsError(f"there is no setting {name!r}; there are {', '.join(vars(self))}", key=name)
-        vars(self)[name] = value

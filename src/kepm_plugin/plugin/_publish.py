@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVa
 from ..contract import ASSUMED
 from ..errors import BadPayload, PluginDefinitionError
 from ..message import Message, Publication, command_decoder, decoder, encode, encoder
+from ..settings import Change, Settings
 from ..topics import Pattern
 from ._annotations import UnresolvedAnnotation, namespace, resolved
 from ._patterns import check_owner, declared
@@ -56,12 +57,12 @@ class Host(Protocol):
         """Answer a command that was deferred."""
         ...
 
-    async def write_settings(self, changes: dict[str, Any]) -> None:
-        """Write the attributes that changed to the agent, and take the new snapshot."""
+    async def write_settings(self, before: Settings, changes: dict[str, Any]) -> None:
+        """Write the attributes that changed since a snapshot as one transaction, and take the new one."""
         ...
 
-    async def revert_settings(self) -> None:
-        """Have the agent go back to the plugin's file, and take the new snapshot."""
+    async def revert_settings(self) -> Change[Any] | None:
+        """Have the agent go back to the plugin's file, take the new snapshot, and return what that has changed."""
         ...
 
     async def agent_settings(self) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import timedelta
 from inspect import iscoroutinefunction, signature
 from math import isfinite
 from typing import Any, Final, Never, TypeVar
@@ -37,7 +38,8 @@ def every(
     """Run a method again and again while the plugin serves.
 
     Calls never overlap, periods have a jitter of 5 %, and of many missed ticks one is made up for. `setting` names
-    an attribute of the plugin's settings that holds the period in seconds, read before each wait.
+    an attribute of the plugin's settings that holds the period, a number of seconds or a `timedelta`, read before each
+    wait.
 
     Raises:
         PluginDefinitionError: No period or two of them, or a method that is not `async def f(self)`; where it stands
@@ -84,6 +86,11 @@ def background(*misplaced: Never, restart: bool = False) -> Callable[[M], M]:
 def is_seconds(value: object) -> bool:
     """Tell whether this is a time to wait or to take: a finite number above 0."""
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value > 0
+
+
+def in_seconds(period: object) -> object:
+    """Return a duration as seconds, anything else as it is."""
+    return period.total_seconds() if isinstance(period, timedelta) else period
 
 
 def scheduled(owner: type) -> list[Every | Background]:

@@ -1,7 +1,5 @@
 """`Plugin.settings`: the newest snapshot of the settings, and one and the same for the whole of a handler's call."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -45,14 +43,18 @@ def _held_for(plugin: object) -> tuple[_Call, Any] | None:
     return held if held is not None and held[0].plugin is plugin and not held[0].ended else None
 
 
-@contextmanager
-def holding_settings(plugin: Any) -> Generator[None]:
+class holding_settings:  # noqa: N801  used like a function, and a class as it is entered for each message
     """Keep the plugin's settings as they are now for whatever runs inside; what outlives it sees the newest again."""
-    state: dict[str, Any] = plugin.__dict__
-    call = _Call(plugin)
-    token = _held.set((call, state.get("settings")))
-    try:
-        yield
-    finally:
-        call.ended = True
-        _held.reset(token)
+
+    __slots__ = ("_call", "_token")
+
+    def __init__(self, plugin: Any) -> None:
+        self._call = _Call(plugin)
+
+    def __enter__(self) -> None:
+        state: dict[str, Any] = vars(self._call.plugin)
+        self._token = _held.set((self._call, state.get("settings")))
+
+    def __exit__(self, *error: object) -> None:
+        self._call.ended = True
+        _held.reset(self._token)

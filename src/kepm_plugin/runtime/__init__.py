@@ -3,7 +3,6 @@
 from ._deployed import warn_of_denials
 from ._process import RunOptions, run
 from ._serve import Serving
-from ._settings import Agent
 from ._surroundings import OpenSession, Outcome, Surroundings
 
-__all__ = ["Agent", "OpenSession", "Outcome", "RunOptions", "Serving", "Surroundings", "run", "warn_of_denials"]
+__all__ = ["OpenSession", "Outcome", "RunOptions", "Serving", "Surroundings", "run", "warn_of_denials"]

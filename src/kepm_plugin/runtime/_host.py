@@ -11,14 +11,16 @@ from kepm_plugin.contract import SYSTEM_PLUGIN, Contract
 from kepm_plugin.dispatch import Dispatcher
 from kepm_plugin.errors import LinkLost
 from kepm_plugin.link import Session
+from kepm_plugin.live import Agent, LiveSettings
 from kepm_plugin.message import Publication, Received
 from kepm_plugin.outbox import Outbox
 from kepm_plugin.plugin import Declarations, Subscription
+from kepm_plugin.settings import Change, Settings
 from kepm_plugin.store import Keep
 from kepm_plugin.topics import covers
 
 from ._requests import Requests
-from ._settings import Agent, LiveSettings, system_settings
+from ._settings import system_settings
 from ._subscriptions import Subscriptions
 
 
@@ -126,13 +128,13 @@ class PluginHost:
         self.dispatcher.answer(ticket, result)
         await anyio.lowlevel.checkpoint()
 
-    async def write_settings(self, changes: dict[str, Any]) -> None:
-        """Write what changed, and take the new snapshot."""
-        await self._settings.write(changes)
+    async def write_settings(self, before: Settings, changes: dict[str, Any]) -> None:
+        """Write what changed since a snapshot as one transaction, and take the new one."""
+        await self._settings.write(before, changes)
 
-    async def revert_settings(self) -> None:
-        """Revert, and take the new snapshot."""
-        await self._settings.revert()
+    async def revert_settings(self) -> Change[Any] | None:
+        """Revert, take the new snapshot, and return what that has changed."""
+        return await self._settings.revert()
 
     async def agent_settings(self) -> dict[str, str]:
         """Return the agent's own merged settings."""

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import sys
-import traceback
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -27,9 +26,10 @@ from kepm_plugin.message import Publication
 from kepm_plugin.peer import PeerPolicy
 from kepm_plugin.plugin import Plugin
 from kepm_plugin.stall import stall_guard
-from kepm_plugin.store import Store, memory_store, open_store
+from kepm_plugin.store import Limits, Store, memory_store, open_store
 
 from ._deployed import warn_of_denials
+from ._masking import Masking
 from ._serve import Serving
 from ._stop import CUT_OFF, Stopping, other_threads, say, stop_on_signals
 from ._surroundings import Outcome, Surroundings
@@ -67,20 +67,23 @@ def run(kind: type[Plugin], options: RunOptions | None = None) -> int:
     backend: dict[str, Any] = {}
     if sys.platform == "win32":  # aiomqtt needs add_reader, which the default loop of Windows lacks.
         backend["loop_factory"] = asyncio.SelectorEventLoop
-    stopping, code = Stopping(), 1
+    stopping, masking, code = Stopping(), Masking(), 1
+    masking.install()
     try:
         refuse_job(os.environ)
         in_force = _contract(kind, options.contract)
-        outcome = anyio.run(partial(_serve, kind, options, in_force, launcher, stopping), backend_options=backend)
-        code = _told(outcome.error) if outcome.error is not None else CUT_OFF if outcome.cut_off else 0
+        outcome = anyio.run(
+            partial(_serve, kind, options, in_force, launcher, stopping, masking), backend_options=backend
+        )
+        code = _told(outcome.error, masking) if outcome.error is not None else CUT_OFF if outcome.cut_off else 0
     except KepmError as exc:
-        code = _told(exc)
+        code = _told(exc, masking)
     finally:
         stopping.finish()
         if other_threads():
             # A thread of a handler cannot be stopped, and the interpreter would wait for it.
-            if sys.exc_info()[1] is not None:
-                say(traceback.format_exc())
+            if (error := sys.exc_info()[1]) is not None:
+                masking.say_error(error)
             logging.shutdown()
             os._exit(code)
     return code
@@ -95,20 +98,17 @@ def _contract(kind: type[Plugin], given: Contract | Path | None) -> InForce:
 
 
 async def _serve(
-    kind: type[Plugin], options: RunOptions, in_force: InForce, launcher: Launcher, stopping: Stopping
+    kind: type[Plugin], options: RunOptions, in_force: InForce, launcher: Launcher, stopping: Stopping, masking: Masking
 ) -> Outcome:
     pipe, stop, contract = LogPipe(), anyio.Event(), in_force.contract
     serving: Serving | None = None
     async with AsyncExitStack() as stack:
         # Installed first, so that the deadline is kept whatever the author's code does while it is loaded.
-        stack.enter_context(stop_on_signals(stopping, kind.drain, stop.set))
+        stack.enter_context(
+            stop_on_signals(stopping, lambda: kind.drain if serving is None else serving.knobs.drain, stop.set)
+        )
         logs = stack.enter_context(
-            logging_to(
-                pipe,
-                source=kind.id,
-                contract=contract,
-                secrets=lambda: serving.secrets() if serving is not None else frozenset(),
-            )
+            logging_to(pipe, source=kind.id, contract=contract, secrets=lambda: masking.secrets())
         )
         logs.fallback(True)
         if in_force.file is not None:
@@ -134,10 +134,13 @@ async def _serve(
             press=lock.press,
             ending=stopping.count_down,
             stalls=lambda: guard.stalls,
+            stall=guard.bound,
+            settings_folder=data_folder(kind.id, options.data_dir, os.environ) if kind.journal else None,
             start_budget=options.start_budget,
             lock_retry=RETRY,
         )
         serving = Serving(kind, around)
+        masking.secrets = serving.secrets
         outcome = await serving.run()
         log.info("plugin.stopped")
         logs.fallback(True)
@@ -162,10 +165,12 @@ def _opener(kind: type[Plugin], options: RunOptions, contract: Contract) -> Any:
     return opener
 
 
-def _open_store(kind: type[Plugin], options: RunOptions) -> AbstractContextManager[Store]:
-    return open_store(data_folder(kind.id, options.data_dir, os.environ)) if kind.journal else memory_store()
+def _open_store(kind: type[Plugin], options: RunOptions, *, limits: Limits) -> AbstractContextManager[Store]:
+    if not kind.journal:
+        return memory_store(limits=limits)
+    return open_store(data_folder(kind.id, options.data_dir, os.environ), limits=limits)
 
 
-def _told(error: KepmError) -> int:
-    say(f"kepm-plugin: {error}")
+def _told(error: KepmError, masking: Masking) -> int:
+    say(f"kepm-plugin: {masking.text(str(error))}")
     return error.exit_code

@@ -7,7 +7,7 @@ import anyio
 
 from kepm_plugin.dispatch import Failure, guarded
 from kepm_plugin.link import delays
-from kepm_plugin.plugin import Background, Every, Plugin
+from kepm_plugin.plugin import Background, Every, Plugin, in_seconds
 
 from ._status import Status
 
@@ -26,7 +26,7 @@ async def tick(plugin: Plugin, every: Every) -> None:
     random = Random()  # noqa: S311  jitter, no secret
     due = anyio.current_time()
     while True:
-        period = every.seconds if every.setting is None else getattr(plugin.settings, every.setting)
+        period = every.seconds if every.setting is None else in_seconds(getattr(plugin.settings, every.setting))
         if not isinstance(period, int | float) or not period > 0:
             log.warning("tick.paused", extra={"method": every.name, "reason": f"the period is {period!r} seconds"})
             await anyio.sleep(PAUSED)

@@ -9,21 +9,24 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from kepm_plugin.contract import SYSTEM_PLUGIN, link_topic
+from kepm_plugin.contract import SYSTEM_PLUGIN, link_topic, settings_topic
 from kepm_plugin.dispatch import Dispatcher, Failure, guarded
-from kepm_plugin.errors import InstanceError, KepmError, SettingsError, UnknownPlugin
+from kepm_plugin.errors import InstanceError, KepmError, UnknownPlugin
 from kepm_plugin.eventloop import bare_task_group, loop_clock, run_soon_on_loop
 from kepm_plugin.link import Link
+from kepm_plugin.live import LiveOptions, LiveSettings, Told
+from kepm_plugin.message import Publication, encode_json
 from kepm_plugin.outbox import Outbox
 from kepm_plugin.plugin import Every, Gap, Plugin, holding_settings
 from kepm_plugin.records import Redactor
-from kepm_plugin.settings import Change
+from kepm_plugin.settings import Change, fields_of
 from kepm_plugin.stall import watched
 from kepm_plugin.store import Store
 
 from ._host import PluginHost
+from ._knobs import KnobControl
 from ._schedule import supervise, tick
-from ._settings import LiveSettings, broker_address, patiently
+from ._settings import broker_address, patiently
 from ._shipping import LogShipper
 from ._status import Status
 from ._stop import CUT_OFF
@@ -57,25 +60,38 @@ class Serving:
         self.status = Status(
             kind, around.contract, partial(self.outbox.put_soon, first=True), self._report, self._redact
         )
+        self._shipper = LogShipper(around.pipe, self.outbox, lambda: self.status.up)
+        self.knobs = KnobControl(kind, around, self.outbox, self.status, self._shipper.rouse)
         self.settings = LiveSettings(
             around.agent,
             kind.id,
             self.declarations.settings_type,
-            taken=self._take_settings,
-            changed=self._settings_changed,
-            refused=self._settings_refused,
+            LiveOptions(
+                interval=lambda: self.knobs.settings_interval,
+                settle=around.settle,
+                folder=around.settings_folder,
+                contract=around.contract,
+            ),
+            Told(
+                taken=self._take_settings,
+                changed=self._settings_changed,
+                trouble=partial(self.status.trouble, "settings"),
+                reported=self._report_settings,
+                seen=self.knobs.seen,
+            ),
         )
         self.host = self.plugin.host = PluginHost(
             self.outbox, around.contract, around.agent, self.settings, run_soon_on_loop(), self.declarations
         )
-        self._shipper = LogShipper(around.pipe, self.outbox, lambda: self.status.up)
+        reported = kind.heartbeat is not None and fields_of(self.declarations.settings_type)
+        self._settings_topic = settings_topic(kind.id) if reported else None
         self.uplink = Uplink(
             kind,
             around,
             self.outbox,
             self.host,
             self.status,
-            Reactions(sending=self._shipper.rouse, reconnected=self._reconnected, end=self.end),
+            Reactions(up=self._link_up, down=self.settings.rest, reconnected=self._reconnected, end=self.end),
         )
         self._ended = anyio.Event()
         self._deadline = 0.0
@@ -106,15 +122,18 @@ class Serving:
             StoreError: The journal cannot be read.
         """
         log.info("plugin.starting", extra={"version": self._kind.version})
-        if not await self._unless_stopped(self._read_settings):
-            return Outcome(None, False)
         if not self._around.try_lock():
+            # The settings are not read before: the copy that handles may be in the middle of writing them.
+            if not await self._unless_stopped(partial(self._patiently, self._kind.id)):
+                return Outcome(None, False)
             self.status.change("standby", "another copy of this plugin handles messages")
-            if not await self._unless_stopped(self._stand_by) or not await self._unless_stopped(self._read_settings):
+            if not await self._unless_stopped(self._stand_by):
                 return Outcome(None, False)
             self.status.change("starting")
+        if not await self._unless_stopped(self._read_settings):
+            return Outcome(None, False)
         # Not before: the copy that handled until now has written to it to the last moment.
-        with self._around.open_store() as self._store:
+        with self._around.open_store(limits=self.knobs.limits) as self._store:
             await self._handle()
         return Outcome(self._error, self._cut_off)
 
@@ -135,6 +154,7 @@ class Serving:
             send=self.outbox.put,
             pause=self.host.pause_reading,
         )
+        self.knobs.serve(self._store, dispatcher, link)
         await self._live(link, dispatcher)
 
     async def _unless_stopped(self, step: Callable[[], Any]) -> bool:
@@ -152,19 +172,19 @@ class Serving:
             tasks.cancel_scope.cancel()
         return done
 
+    async def _patiently(self, plugin: str) -> dict[str, str]:
+        ask = partial(self._around.agent.settings, plugin)
+        return await patiently(ask, self._around.start_budget, self._check_launcher)
+
     async def _read_settings(self) -> None:
-        async def own() -> dict[str, str]:
-            return await self._around.agent.settings(self._kind.id)
-
-        async def system() -> dict[str, str]:
-            try:
-                return await self._around.agent.settings(SYSTEM_PLUGIN)
-            except UnknownPlugin as exc:
-                log.warning("broker.assumed", extra={"reason": str(exc)})
-                return {}
-
-        self.settings.take(await patiently(own, self._around.start_budget, self._check_launcher))
-        self.uplink.place = broker_address(await patiently(system, self._around.start_budget, self._check_launcher))
+        await self.settings.start(partial(self._patiently, self._kind.id), self._check_launcher)
+        try:
+            system = await self._patiently(SYSTEM_PLUGIN)
+        except UnknownPlugin as exc:
+            log.warning("broker.assumed", extra={"reason": str(exc)})
+            system = {}
+        self.uplink.place = broker_address(system)
+        self.knobs.agent(system)
 
     def _check_launcher(self) -> None:
         if self._around.orphaned():
@@ -261,10 +281,11 @@ class Serving:
                 self._link_scope.cancel()  # A new session would take that of the copy that comes after.
 
     def _drain_seconds(self) -> float:
-        return min(self._kind.drain, ORPHAN_DRAIN) if isinstance(self._error, InstanceError) else self._kind.drain
+        drain = self.knobs.drain
+        return min(drain, ORPHAN_DRAIN) if isinstance(self._error, InstanceError) else drain
 
     def _rest(self) -> float:
-        return self._deadline - anyio.current_time() if self._ended.is_set() else self._kind.drain
+        return self._deadline - anyio.current_time() if self._ended.is_set() else self.knobs.drain
 
     def _start_schedule(self, tasks: anyio.abc.TaskGroup) -> None:
         for one in self.declarations.schedule:
@@ -274,12 +295,8 @@ class Serving:
                 tasks.start_soon(supervise, self.plugin, one, self.status, name=f"kepm.background.{one.name}")
         tasks.start_soon(self.status.beat, name="kepm.heartbeat")
         tasks.start_soon(self._tell_gaps, name="kepm.on_reconnect")
-        tasks.start_soon(
-            self.settings.watch,
-            self._kind.settings_interval,
-            lambda: self.status.up,
-            name="kepm.settings",
-        )
+        tasks.start_soon(self.knobs.follow, name="kepm.knobs")
+        tasks.start_soon(self.settings.watch, name="kepm.settings")
 
     async def _look_again(self, dispatcher: Dispatcher) -> None:
         while True:
@@ -333,6 +350,7 @@ class Serving:
             )
         self._gap = gap
         self._gap_ended.set()
+        self.knobs.reconnected()
 
     async def _tell_gaps(self) -> None:
         while True:
@@ -349,12 +367,15 @@ class Serving:
         with holding_settings(self.plugin):  # Whoever made the change may hold an older snapshot.
             await self._call(self.plugin.on_settings_changed, change)
 
-    def _settings_refused(self, error: SettingsError | None) -> None:
-        if error is None:
-            self.status.trouble("settings", None)
-        else:
-            log.error("settings.refused", extra={"reason": str(error)})
-            self.status.trouble("settings", f"the last good settings stay in force: {error}")
+    def _report_settings(self) -> None:
+        if self._settings_topic is not None and self.status.up:
+            body = encode_json(self.settings.report())
+            self.outbox.put_soon(Publication(self._settings_topic, body, qos=1, retain=True), first=True)
+
+    def _link_up(self) -> None:
+        self._shipper.rouse()
+        self._report_settings()
+        self.settings.resume()
 
     async def _call(self, function: Callable[..., Any], argument: object) -> None:
         outcome = await guarded(function, argument)

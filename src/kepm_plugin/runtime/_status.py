@@ -40,6 +40,8 @@ class Status:
         self._state: State = "starting"
         self._reason = ""
         self._troubles: dict[str, str] = {}
+        self._heartbeat = plugin.heartbeat
+        self._paced = anyio.Event()
         self.up = False
 
     @property
@@ -108,6 +110,15 @@ class Status:
 
     async def beat(self) -> None:
         """Publish the state again and again."""
-        while self._plugin.heartbeat is not None:
-            await anyio.sleep(self._plugin.heartbeat)
-            self.publish()
+        while self._heartbeat is not None:
+            self._paced = anyio.Event()
+            with anyio.move_on_after(self._heartbeat) as period:
+                await self._paced.wait()
+            if period.cancelled_caught:
+                self.publish()
+
+    def pace(self, seconds: float) -> None:
+        """Have so many seconds between two reports from now on; a plugin without a heartbeat stays without."""
+        if self.enabled:
+            self._heartbeat = seconds
+            self._paced.set()

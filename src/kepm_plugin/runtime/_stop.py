@@ -66,7 +66,7 @@ def say(line: str) -> bool:
 
 
 @contextmanager
-def stop_on_signals(stopping: Stopping, seconds: float, stop: Callable[[], object]) -> Generator[None]:
+def stop_on_signals(stopping: Stopping, seconds: Callable[[], float], stop: Callable[[], object]) -> Generator[None]:
     """At the first signal call `stop` on the event loop, which has so many seconds; at the second end at once."""
     loop = asyncio.get_running_loop()
     asked = False
@@ -76,7 +76,7 @@ def stop_on_signals(stopping: Stopping, seconds: float, stop: Callable[[], objec
         if asked:
             exit_now("a second signal came")
         asked = True
-        stopping.count_down(seconds)
+        stopping.count_down(seconds())
         loop.call_soon_threadsafe(stop)
 
     before = {number: signal.signal(number, handle) for name in SIGNALS if (number := getattr(signal, name, None))}

@@ -153,10 +153,10 @@ class Subscriptions:
             if session is None:
                 return
             try:
-                while missing := [one for one in self._wanted() if one not in self._subscribed]:
+                while missing := sorted({*self._wanted()}.difference(self._subscribed)):
                     # One by one, since a refusal does not say in which of them it lies.
                     await self._subscribe(session, missing[0])
-                if superfluous := [one for one in self._subscribed if one not in self._wanted()]:
+                if superfluous := sorted({*self._subscribed}.difference(self._wanted())):
                     await session.unsubscribe(superfluous)
                     self._subscribed = [one for one in self._subscribed if one not in superfluous]
             except LinkLost as exc:  # The next session makes up for it.

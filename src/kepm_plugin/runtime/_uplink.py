@@ -29,8 +29,10 @@ ASK = 1.0
 class Reactions:
     """What the link's reports set off elsewhere."""
 
-    sending: Callable[[], object]
-    """The link is up: send what waits."""
+    up: Callable[[], object]
+    """The link is up: send what waits, look for what is new."""
+    down: Callable[[], object]
+    """The link is down."""
     reconnected: Callable[[Gap], object]
     """Tell the plugin."""
     end: Callable[[KepmError], object]
@@ -93,7 +95,7 @@ class Uplink:
         self._status.up = True
         self._around.logs.fallback(False)
         self._status.change("running")
-        self._reactions.sending()
+        self._reactions.up()
         self.serving.set()
         self._next_up.set()
         self._next_up = anyio.Event()
@@ -109,6 +111,7 @@ class Uplink:
         was_up, self._status.up = self._status.up, False
         self._host.link_lost(reason)
         self._outbox.detach()
+        self._reactions.down()
         self._around.logs.fallback(True)
         self._status.change("disconnected", reason if was_up else self._status.reason or reason)
         if not self._wanted(reason) or was_up:

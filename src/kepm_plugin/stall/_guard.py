@@ -53,6 +53,10 @@ class StallGuard:
         self._second = SecondLine(HELD * limit)
         self._thread = threading.Thread(target=self._watch, name="kepm.stall", daemon=True)
 
+    def bound(self, limit: float) -> None:
+        """Let a step take so many seconds from now on."""
+        self.limit, self._second.seconds = limit, HELD * limit
+
     def call(self, what: object, function: Callable[..., T], *args: Any) -> T:
         """Run one step; `what` is the code to name."""
         if self.what is not None:

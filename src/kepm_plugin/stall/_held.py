@@ -21,7 +21,7 @@ class SecondLine:
     def __init__(self, seconds: float) -> None:
         self.since = -math.inf
         """When it was put off last."""
-        self._seconds = seconds
+        self.seconds = seconds
         self._ours, self._descriptor = _unblocking()
 
     def put_off(self) -> None:
@@ -30,7 +30,7 @@ class SecondLine:
         if descriptor is not None:
             self.since = time.monotonic()
             with suppress(RuntimeError):  # no further thread can be started
-                faulthandler.dump_traceback_later(self._seconds, file=descriptor)
+                faulthandler.dump_traceback_later(self.seconds, file=descriptor)
 
     def call_off(self) -> None:
         """Have nothing written until the next `put_off`."""

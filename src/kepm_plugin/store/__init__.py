@@ -8,7 +8,6 @@ may take the last commits. Knows nothing of handlers, sessions or clocks other t
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +20,7 @@ from ._dead import DeadLetter, DeadLetters
 from ._journal import PART, Journal, Journalled, remove
 from ._kept import Keep, Kept, kept_size
 from ._letters import Entry, Letters, open_letters
+from ._limits import DEFAULT, Limits
 
 __all__ = [
     "DEFAULT",
@@ -42,28 +42,6 @@ __all__ = [
 FILE: Final = "plugin.db"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How large the file may grow; one drain, or one dead letter, may go beyond, so that size alone loses nothing."""
-
-    journal_bytes: int = 64 * 2**20
-    journal_age: float = 7 * 86_400.0  # seconds that a message waits for its handler, or for its ticket's answer
-    dead_letters: int = 1_000
-    dead_letter_bytes: int = 16 * 2**20
-    dead_letter_age: float = 30 * 86_400.0  # seconds
-    kept: int = 100_000
-    """Publications that wait until the broker has them; answers do not count."""
-    kept_bytes: int = 64 * 2**20
-    records: int = 25_000
-    """Log records that do, besides."""
-    record_bytes: int = 16 * 2**20
-    kept_age: float = 7 * 86_400.0
-    """Seconds after which both are too old to be sent."""
-
-
-DEFAULT: Final = Limits()
-
-
 class Store:
     """The open file. Belongs to the thread that opened it.
 
@@ -73,19 +51,15 @@ class Store:
     def __init__(self, database: Database, limits: Limits, now: Callable[[], float]) -> None:
         self._database, self._limits, self._now = database, limits, now
         self._version = database.foreign_version()
-        self._journal = Journal(database, limits.journal_bytes)
-        self._kept = Kept(
-            database,
-            {
-                Keep.PUBLICATION: (limits.kept, limits.kept_bytes),
-                Keep.RECORD: (limits.records, limits.record_bytes),
-            },
-            limits.kept_age,
-            now,
-        )
-        self._dead = DeadLetters(database, limits.dead_letters, limits.dead_letter_bytes, limits.dead_letter_age, now)
+        self._journal = Journal(database, limits)
+        self._kept = Kept(database, limits, now)
+        self._dead = DeadLetters(database, limits, now)
         with suppress(StoreError):  # a full disk: they go later
             self._dead.drop_old()
+
+    def bound(self, limits: Limits) -> None:
+        """Have other limits from now on. Nothing goes at once: of dead letters, too many go when the next one comes."""
+        self._limits = self._journal.limits = self._kept.limits = self._dead.limits = limits
 
     # --- received messages --------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import Any
 from ..database import Connection, Database, insert
 from ..message import Received
 from . import _tables as tables
+from ._limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,8 @@ class Burial:
 class DeadLetters:
     """The table of letters, as the plugin sees it."""
 
-    def __init__(
-        self, database: Database, limit: int, limit_bytes: int, limit_age: float, now: Callable[[], float]
-    ) -> None:
-        self._database, self._limit, self._limit_bytes, self._limit_age = database, limit, limit_bytes, limit_age
-        self._now = now
+    def __init__(self, database: Database, limits: Limits, now: Callable[[], float]) -> None:
+        self._database, self.limits, self._now = database, limits, now
         # Held here, so that a flood of letters does not cost a scan for each, and a report no read at all.
         self._kept: deque[_Kept]
         self._bytes: int
@@ -75,10 +73,11 @@ class DeadLetters:
         Raises:
             StoreError: They could not be dropped.
         """
-        if self._count_beyond(self._limit, self._limit_bytes):
+        limits = self.limits
+        if self._count_beyond(limits.dead_letters, limits.dead_letter_bytes):
             with self._database.commit("drop old dead letters") as db:
                 self._catch_up(db)
-                count = self._count_beyond(self._limit, self._limit_bytes)
+                count = self._count_beyond(limits.dead_letters, limits.dead_letter_bytes)
                 self._drop(db, count)
             self._forget(count)
 
@@ -93,7 +92,7 @@ class DeadLetters:
         """Write a letter in an open commit, and drop what has to go for it: the oldest ones; the newest stays."""
         self._catch_up(db)
         size, now = tables.size_of(received) + len(reason) + len(details), self._now()
-        gone = self._count_beyond(self._limit - 1, self._limit_bytes - size)
+        gone = self._count_beyond(self.limits.dead_letters - 1, self.limits.dead_letter_bytes - size)
         row = (reason, details, now, deliveries, size, *tables.to_row(received))
         letter = insert(db, tables.BURY, row)
         self._drop(db, gone)
@@ -111,7 +110,7 @@ class DeadLetters:
 
     def _count_beyond(self, most: int, most_bytes: int) -> int:
         """Return how many of the oldest have to go, so that no more than so many are left, and none too old."""
-        count, total, too_old = 0, self._bytes, self._now() - self._limit_age
+        count, total, too_old = 0, self._bytes, self._now() - self.limits.dead_letter_age
         for number, letter in enumerate(self._kept):
             its_age_is_known = letter.buried_at > tables.CLOCK_IS_SET
             if (

@@ -8,6 +8,7 @@ from ..database import Connection, Database, insert
 from ..errors import StoreError
 from ..message import Received
 from . import _tables as tables
+from ._limits import Limits
 
 PART: Final = 200
 """Messages that are read back at a time."""
@@ -36,8 +37,8 @@ class Journalled:
 class Journal:
     """The table of messages. What is written in one commit with other tables takes the open connection."""
 
-    def __init__(self, database: Database, limit: int) -> None:
-        self._database, self._limit = database, limit
+    def __init__(self, database: Database, limits: Limits) -> None:
+        self._database, self.limits = database, limits
         # Held here, so that a full journal does not cost a scan per message.
         self.count: int
         self.bytes: int
@@ -64,7 +65,7 @@ class Journal:
         return [Journalled(number, received, 1) for number, received in zip(ids, batch, strict=True)]
 
     def _check_room(self) -> None:
-        if self.bytes >= self._limit:
+        if self.bytes >= self.limits.journal_bytes:
             raise StoreError(
                 f"the journal holds {self.count} messages and is full ({self.bytes} bytes); nothing more "
                 "is acknowledged until handlers have caught up: make them quicker, or give them more `concurrency`"

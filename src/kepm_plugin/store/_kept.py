@@ -7,6 +7,7 @@ from typing import Final
 from ..database import Connection, Database, insert
 from ..message import Publication
 from . import _tables as tables
+from ._limits import Limits
 
 PART: Final = 200
 """Publications that are read back at a time."""
@@ -38,10 +39,8 @@ class Kept:
         totals: Count and bytes of each kind.
     """
 
-    def __init__(
-        self, database: Database, limits: dict[Keep, tuple[int, int]], max_age: float, now: Callable[[], float]
-    ) -> None:
-        self._database, self._limits, self._max_age, self._now = database, limits, max_age, now
+    def __init__(self, database: Database, limits: Limits, now: Callable[[], float]) -> None:
+        self._database, self.limits, self._now = database, limits, now
         # Held here, so that the question for room does not cost a scan.
         with database.read("read totals") as db:
             self.totals: dict[Keep, tuple[int, int]] = {
@@ -61,7 +60,11 @@ class Kept:
     def has_room(self, kind: Keep, count: int, size: int) -> bool:
         """Tell whether so many more, of so many bytes together, are within the limits of a kind, which has some."""
         held, held_size = self.totals.get(kind, (0, 0))
-        limit, limit_size = self._limits[kind]
+        limits = self.limits
+        if kind is Keep.RECORD:
+            limit, limit_size = limits.records, limits.record_bytes
+        else:
+            limit, limit_size = limits.kept, limits.kept_bytes
         return held + count <= limit and held_size + size <= limit_size
 
     def exchange(self, batch: Sequence[tuple[Keep, Publication]], sent: Sequence[int]) -> list[int]:
@@ -98,7 +101,7 @@ class Kept:
 
     def expire(self) -> list[int]:
         """Forget what is too old and no answer; return the ids, ascending. What has no known age stays."""
-        ages = (tables.CLOCK_IS_SET, self._now() - self._max_age)
+        ages = (tables.CLOCK_IS_SET, self._now() - self.limits.kept_age)
         with self._database.read("read old publications") as db:
             ids = [row[0] for row in db.execute(tables.KEPT_EXPIRED, (Keep.ANSWER, *ages))]
         if ids:

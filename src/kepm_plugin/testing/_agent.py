@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
-from kepm_plugin.contract import BROKER_HOST_KEY, BROKER_PORT_KEY, SYSTEM_PLUGIN
+from kepm_plugin.contract import BROKER_HOST_KEY, BROKER_PORT_KEY, RESERVED_SETTING_PREFIX, SYSTEM_PLUGIN
 from kepm_plugin.errors import AgentRefused, UnknownPlugin, UsageError
-from kepm_plugin.settings import Settings, fields_of
+from kepm_plugin.knobs import KEYS, near_miss
+from kepm_plugin.settings import Settings, declares, leaves_of
 
 Setting = str | int | float | bool
 
@@ -34,6 +35,10 @@ class MemoryAgent:
             raise UnknownPlugin(f"404: {plugin} has no setting {key!r} at the agent in memory")
         return values[key]
 
+    async def status(self, plugin: str) -> dict[str, object]:
+        """Return a hash over the merged settings."""
+        return {"settingsHash": str(hash(frozenset((await self.settings(plugin)).items())))}
+
     async def put_setting(self, plugin: str, key: str, value: Setting) -> None:
         """Write one setting."""
         self._check(plugin)
@@ -57,11 +62,14 @@ def check_keys(settings: type[Settings], keys: Iterable[str]) -> None:
     Raises:
         UsageError: With the near miss.
     """
-    fields = {field.key: field for field in fields_of(settings)}
+    fields = {field.key: field for field in leaves_of(settings)}
     names = {field.name: field.key for field in fields.values()}
     for key in keys:
-        if key.casefold() in (known.casefold() for known in fields):
+        if declares(settings, key) or key.casefold() in KEYS.values():
             continue
+        if key.casefold().startswith(RESERVED_SETTING_PREFIX):
+            meant = f"did you mean {near!r}?" if (near := near_miss(key)) else f"there is: {', '.join(KEYS.values())}"
+            raise UsageError(f"the framework has no setting {key!r}; {meant}")
         if key in names:
             raise UsageError(f"{settings.__name__}.{key} has the key {names[key]!r} at the agent; write that")
         if not fields:

@@ -20,7 +20,7 @@ from kepm_plugin.contract import (
     response_topic,
     status_topic,
 )
-from kepm_plugin.errors import NoAnswer, PayloadMismatch, UsageError
+from kepm_plugin.errors import NoAnswer, PayloadMismatch, SettingsError, UsageError
 from kepm_plugin.link import Deliver, Session
 from kepm_plugin.logs import LogPipe, logging_to
 from kepm_plugin.message import Publication, decode_json, encode, encode_json
@@ -146,14 +146,19 @@ class Hosted(Generic[P]):
     async def change_setting(self, key: str, value: Setting) -> None:
         """Change a setting at the agent, as an operator does; the plugin has taken it on return.
 
+        Settings of the framework's own, as `kepm.log.level`, are changed in the same way.
+
         Raises:
-            UsageError: The plugin declares no such setting.
+            UsageError: Neither the plugin nor the framework has such a setting.
             SettingsError: The plugin refuses it, and keeps its last good settings.
         """
         check_keys(self._serving.declarations.settings_type, (key,))
         self.agent.stored[key] = text(value)
         with self.failures.here():
             await self._serving.settings.refresh()
+        for refused, reason in self._serving.knobs.refused.items():
+            if refused.casefold() == key.casefold():
+                raise SettingsError(reason, key=refused)
 
     async def lose_link(self) -> None:
         """Cut the plugin's connection, and return when it serves again.
@@ -260,7 +265,7 @@ async def hosted(
 
     Raises:
         TypeError: `plugin` is no plugin class.
-        UsageError: `settings` has a key that the plugin does not declare.
+        UsageError: `settings` has a key that neither the plugin nor the framework has.
         PluginDefinitionError: The plugin's declarations are wrong.
         SettingsError: `settings` breaks a rule of the plugin's settings.
         AssertionError: At the end, where `strict`: what failed in the plugin unseen.

@@ -11,10 +11,11 @@ import anyio.lowlevel
 import pytest
 
 import kepm_plugin.broker as broker_module
+import kepm_plugin.peer as peer_module
 from kepm_plugin.broker import BrokerAddress, ProtocolChoice, SessionOptions, Version, open_session
 from kepm_plugin.errors import AgentError, AgentUnreachable, BrokerRefused, PeerNotTrusted
 from kepm_plugin.message import Publication
-from kepm_plugin.peer import tls_context
+from kepm_plugin.peer import Trust
 
 LONG = 60.0  # seconds that no test waits for
 VERSIONS = pytest.mark.parametrize("version", ["5", "3.1.1"])
@@ -45,7 +46,7 @@ async def test_a_connection_closed_before_connack_is_noticed_at_once(scripted: A
 
 async def test_a_listener_that_is_mute_before_tls_is_given_up(scripted: Any) -> None:
     async with scripted.listening(None, tls=False) as listener:
-        with pytest.raises(AgentUnreachable, match=r"does not speak TLS: gave up after 0\.1 s"):
+        with pytest.raises(AgentUnreachable, match=r"does not finish the TLS handshake: gave up after 0\.1 s"):
             await attempt(listener.address, timeout=0.1)
         assert (await (await listener.peer()).rest())[:1] == b"\x16"  # a TLS hello, and then it hung up
 
@@ -59,7 +60,7 @@ async def test_a_listener_that_is_mute_after_connect_is_given_up(scripted: Any) 
 
 async def test_a_listener_that_does_not_speak_tls_is_unreachable(scripted: Any) -> None:
     async with scripted.listening(b"220 mail.example.org\r\n", tls=False) as listener:
-        with pytest.raises(AgentUnreachable, match="cannot be reached"):
+        with pytest.raises(AgentUnreachable, match="does not speak TLS"):
             await attempt(listener.address)
 
 
@@ -152,10 +153,10 @@ async def test_connack_5_limits_what_is_sent(scripted: Any, inbox: Any) -> None:
 
 
 async def test_a_stranger_is_refused_before_a_byte_is_sent(scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(local: object, remote: object, policy: object) -> None:
+    def refuse(local: object, remote: object, policy: object, *, answered: bool) -> None:
         raise PeerNotTrusted(f"{remote} under {policy}")
 
-    monkeypatch.setattr(broker_module, "check_peer", refuse)
+    monkeypatch.setattr(peer_module, "check_peer", refuse)
     async with scripted.listening(None, tls=False) as listener:
         with pytest.raises(PeerNotTrusted, match=f"{listener.address.port}.*require"):
             await attempt(listener.address, peer="require")
@@ -163,8 +164,7 @@ async def test_a_stranger_is_refused_before_a_byte_is_sent(scripted: Any, monkey
 
 
 async def test_a_bundle_is_the_proof_where_there_is_one(scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(broker_module, "check_peer")
-    monkeypatch.setattr(broker_module, "check_peer", pytest.fail, raising=False)
+    monkeypatch.setattr(peer_module, "check_peer", pytest.fail)
     async with scripted.listening(scripted.packet(0x20, b"\0\0\0")) as listener:
         await attempt(listener.address, ca_bundle=scripted.certificate.file)
 
@@ -173,6 +173,13 @@ async def test_a_certificate_that_the_bundle_does_not_hold_is_refused(scripted: 
     async with scripted.listening(scripted.packet(0x20, b"\0\0\0")) as listener:
         with pytest.raises(PeerNotTrusted, match=r"CA bundle.*export it again"):
             await attempt(listener.address, ca_bundle=other_certificate.file)
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example", ".example", "\0"])
+async def test_a_host_that_is_none_is_unreachable_and_no_crash(certificate: Any, host: str) -> None:
+    """`broker.host` is whatever the agent's settings say."""
+    with pytest.raises(AgentUnreachable, match="cannot be reached"):
+        await attempt(BrokerAddress(host=host, port=8675), ca_bundle=certificate.file)
 
 
 async def test_another_host_needs_a_bundle() -> None:
@@ -227,7 +234,7 @@ async def test_an_attempt_given_up_at_any_moment_leaves_no_ghost(scripted: Any, 
             with anyio.move_on_after(0.00025 * 1.08**step):
                 async with open_session(address, options, ProtocolChoice(), lambda batch: None):
                     connected += 1
-        _, writer = await asyncio.open_connection(address.host, address.port, ssl=tls_context(address.host, None))
+        _, writer = await asyncio.open_connection(address.host, address.port, ssl=Trust().context(address.host))
         writer.write(b"last")
         writer.close()
         with anyio.fail_after(5):

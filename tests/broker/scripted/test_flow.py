@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kepm_plugin.broker import Link, Version
+from kepm_plugin.broker._publish import DUP
 from kepm_plugin.eventloop import bare_task_group
 from kepm_plugin.message import Publication, Received
 from tests.broker.conftest import Inbox
@@ -174,30 +175,28 @@ def forgets_what_it_received(patch: pytest.MonkeyPatch) -> None:
 
 
 def takes_each_copy(patch: pytest.MonkeyPatch) -> None:
-    on_message = Link._on_message
+    on_plain = Link._on_plain
 
-    def anew(self: Link, client: Any, userdata: Any, message: Any) -> None:
-        message.dup = False
-        on_message(self, client, userdata, message)
+    def anew(self: Link, header: int, body: bytearray) -> bool:
+        return on_plain(self, header & ~DUP, body)
 
-    patch.setattr(Link, "_on_message", anew)
+    patch.setattr(Link, "_on_plain", anew)
 
 
 def drops_each_copy(patch: pytest.MonkeyPatch) -> None:
-    on_message = Link._on_message
+    on_plain = Link._on_plain
 
-    def only_the_first(self: Link, client: Any, userdata: Any, message: Any) -> None:
-        if not message.dup:
-            on_message(self, client, userdata, message)
+    def only_the_first(self: Link, header: int, body: bytearray) -> bool:
+        return bool(header & DUP) or on_plain(self, header, body)
 
-    patch.setattr(Link, "_on_message", only_the_first)
+    patch.setattr(Link, "_on_plain", only_the_first)
 
 
 def raises_on_a_message(patch: pytest.MonkeyPatch) -> None:
-    def on_message(self: Link, client: Any, userdata: Any, message: Any) -> None:
+    def on_plain(self: Link, header: int, body: bytearray) -> bool:
         raise ZeroDivisionError
 
-    patch.setattr(Link, "_on_message", on_message)
+    patch.setattr(Link, "_on_plain", on_plain)
 
 
 MISTAKES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Program]] = {
@@ -206,7 +205,7 @@ MISTAKES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Program]] = {
     "PUBREC is not sent again": (forgets_what_it_received, [("send", 2), ("acknowledge", 0), ("send again", 0)]),
     "what is worked on comes twice": (takes_each_copy, [("send", 1), ("send again", 0)]),
     "what comes again never comes": (drops_each_copy, [("send", 1), ("acknowledge", 0), ("send again", 0)]),
-    "on_message raises": (raises_on_a_message, [("send", 1)]),
+    "taking a message raises": (raises_on_a_message, [("send", 1)]),
 }
 
 

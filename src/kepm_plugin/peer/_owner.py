@@ -1,9 +1,4 @@
-"""Who is at the other end: TLS towards the agent, and whose socket answers on its port.
-
-The agent's certificate is self-signed and new at every start (Cert Support), so that without a CA bundle it proves
-nothing. What stands in for it is narrower than "any certificate": loopback only, and the socket at the other end must
-belong to root (SYSTEM on Windows) or to our own user. Knows nothing of HTTP or MQTT.
-"""
+"""Whose socket answers on the agent's port: what the system's tables of connections say, and what counts as ours."""
 
 import functools
 import importlib
@@ -11,13 +6,13 @@ import ipaddress
 import logging
 import os
 import re
-import ssl
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
-from .errors import PeerNotTrusted, UsageError
+from ..errors import PeerNotTrusted
 
 PeerPolicy = Literal["warn", "require"]
 """What to do where nobody can tell whose socket it is: say so once and go on, or refuse."""
@@ -27,6 +22,7 @@ Endpoint = tuple[str, int]
 
 _log = logging.getLogger("kepm_plugin.peer")
 
+_LOOKS: Final = 3  # at the tables, for a connection that is not in them
 _LISTEN: Final = 0x0A  # TCP_LISTEN in /proc/net/tcp
 _SYSTEM_NAMES: Final = frozenset({"system", "système", "sistema", "система"})  # Windows translates account names
 
@@ -63,43 +59,17 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def tls_context(host: str, ca_bundle: Path | None) -> ssl.SSLContext:
-    """Return the TLS settings for a connection to `host`.
-
-    With a CA bundle the certificate and its host name are verified; without one nothing is, and only a loopback
-    host is allowed (the vendor's advice, HTTP Reference).
-
-    Raises:
-        PeerNotTrusted: Neither a bundle nor a loopback host.
-        UsageError: The bundle cannot be read, or holds no certificate.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if ca_bundle is None:
-        if not is_loopback(host):
-            raise PeerNotTrusted(
-                f"{host} is not this machine, and there is no CA bundle to verify its certificate with: "
-                "use the agent's loopback address, or give --ca-bundle"
-            )
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    try:
-        context.load_verify_locations(cafile=ca_bundle)
-    except OSError as error:  # ssl.SSLError is one
-        raise UsageError(f"the CA bundle {ca_bundle} cannot be used: {error}; give a PEM file") from error
-    return context
-
-
-def check_peer(local: Endpoint, remote: Endpoint, policy: PeerPolicy) -> str | None:
+def check_peer(local: Endpoint, remote: Endpoint, policy: PeerPolicy, *, answered: bool = False) -> str | None:
     """Refuse a connection whose other end belongs neither to root or SYSTEM nor to our own user.
 
-    May read large tables: call it in a thread, once per connection.
+    May read large tables: call it in a thread.
 
     Args:
         local: Our end of the established connection.
         remote: The other end, where the agent should be.
         policy: What to do where nobody can tell.
+        answered: Something has come from there, so that a process has taken the connection. Before that it may wait
+            in a queue, where nothing tells who will take it but who listens.
 
     Returns:
         None where the owner is known and trusted; else, under "warn", why nobody can tell.
@@ -110,7 +80,10 @@ def check_peer(local: Endpoint, remote: Endpoint, policy: PeerPolicy) -> str | N
     where = f"{remote[0]}:{remote[1]}"
     if not is_loopback(remote[0]):
         raise PeerNotTrusted(f"{where} is not on this machine: use the agent's loopback address, or give --ca-bundle")
-    strangers, unknown = _linux_owner(local, remote) if sys.platform == "linux" else _process_owner(local, remote)
+    strangers, unknown = _owner(local, remote, answered)
+    for _ in range(_LOOKS - 1):
+        if unknown:  # a table that changes while it is read may lack a row
+            strangers, unknown = _owner(local, remote, answered)
     if strangers:
         raise PeerNotTrusted(
             f"what listens on {where} belongs to {strangers}, neither to root or SYSTEM nor to this process's user: "
@@ -119,10 +92,17 @@ def check_peer(local: Endpoint, remote: Endpoint, policy: PeerPolicy) -> str | N
     if unknown:
         text = f"nobody can tell who listens on {where}: {unknown}"
         if policy == "require":
-            raise PeerNotTrusted(f"{text}; give --ca-bundle, or allow it with the peer policy 'warn'")
+            raise PeerNotTrusted(f"{text}; give --ca-bundle, or allow it with --peer warn")
         _warn_once(text)
         return text
     return None
+
+
+def _owner(local: Endpoint, remote: Endpoint, answered: bool) -> tuple[str, str]:
+    """Return the owners that are not trusted, and why nobody can tell; both empty where all is well."""
+    if sys.platform == "linux":
+        return _linux_owner(local, remote, answered)
+    return _process_owner(local, remote, answered)
 
 
 @functools.cache
@@ -142,20 +122,26 @@ def _endpoint(end: Endpoint) -> Endpoint:
     return str(_plain(end[0])), end[1]
 
 
-def holders(rows: Iterable[SocketRow], local: Endpoint, remote: Endpoint) -> set[int]:
-    """Return who holds the other end of the connection from `local` to `remote`.
+def holders(rows: Iterable[SocketRow], local: Endpoint, remote: Endpoint, *, answered: bool = False) -> set[int] | None:
+    """Return who holds the other end of the connection from `local` to `remote`; empty where nothing tells.
 
-    While it waits to be accepted nobody holds it; then whoever listens there will.
+    While it waits to be accepted nobody holds it; then whoever listens there will. Once it has `answered`, only its own
+    row counts: it may have been taken by another process than the one that listens by now. None: nobody holds it any
+    more, so that nothing that is sent will be read.
     """
     here, there = _endpoint(local), _endpoint(remote)
     listeners: set[int] = set()
+    places = {(address, there[1]) for address in (there[0], "0.0.0.0", "::")}  # noqa: S104  compared with
+    closed = False
     for row in rows:
-        if row.holder is None:
-            continue
         if row.local == there and row.remote == here:
-            return {row.holder}
-        if row.listening and row.local[1] == there[1] and row.local[0] in (there[0], "0.0.0.0", "::"):  # noqa: S104
+            if row.holder is not None:
+                return {row.holder}
+            closed = True
+        elif row.holder is not None and row.listening and row.local in places:
             listeners.add(row.holder)
+    if answered:
+        return None if closed else set()
     return listeners
 
 
@@ -189,22 +175,38 @@ def _proc_endpoint(text: str, byteorder: Literal["little", "big"]) -> Endpoint:
     return str(_plain(str(ipaddress.ip_address(packed)))), int(port, 16)
 
 
-def _linux_owner(local: Endpoint, remote: Endpoint, tables: Path = Path("/proc/net")) -> tuple[str, str]:
-    """Return the owners that are not trusted, and why nobody can tell; both empty where all is well."""
+def _read_table(name: str) -> str:
+    return Path("/proc/net", name).read_text("ascii")
+
+
+def _linux_owner(local: Endpoint, remote: Endpoint, answered: bool) -> tuple[str, str]:
     rows: list[SocketRow] = []
     for name in ("tcp", "tcp6"):
         try:
-            table = (tables / name).read_text("ascii")
+            table = _read_table(name)
         except FileNotFoundError:  # tcp6: IPv6 is off
             continue
         except OSError as error:
-            return "", f"{tables / name} cannot be read ({error.strerror})"
+            return "", f"/proc/net/{name} cannot be read ({error.strerror})"
         rows += socket_rows(table, port=remote[1])
-    owners = holders(rows, local, remote)
-    if not owners:
-        return "", f"the connection is not listed in {tables}/tcp"
-    strangers = owners - {0, os.geteuid()}
+    found = holders(rows, local, remote, answered=answered)
+    if found is not None and not found:
+        return "", "the connection is not listed in /proc/net/tcp"
+    strangers = (found or set[int]()) - own_ids()
     return ", ".join(f"user id {uid}" for uid in sorted(strangers)), ""
+
+
+def own_ids(proc: Path = Path("/proc")) -> set[int]:
+    """Return the user ids that are trusted: root's and our own.
+
+    In a user namespace every user outside is shown as the one of `overflowuid` ("nobody"): not ours then, even where
+    our own number is the same (user_namespaces(7)).
+    """
+    own = {0, os.geteuid()}
+    with suppress(OSError, ValueError):  # a kernel without user namespaces has no such file
+        if (proc / "self/uid_map").read_text("ascii").split() != ["0", "0", "4294967295"]:
+            own.discard(int((proc / "sys/kernel/overflowuid").read_text("ascii")))
+    return own
 
 
 # --- Windows, macOS -------------------------------------------------------------------------------------------------
@@ -214,8 +216,8 @@ def _psutil() -> _ProcessTable:
     return cast("_ProcessTable", importlib.import_module("psutil"))  # not installed on Linux; has no types
 
 
-def _process_owner(local: Endpoint, remote: Endpoint) -> tuple[str, str]:
-    """As `_linux_owner`, through psutil: which process holds the other end, and whose it is."""
+def _process_owner(local: Endpoint, remote: Endpoint, answered: bool) -> tuple[str, str]:
+    """Through psutil: which process holds the other end, and whose it is."""
     processes = _psutil()
     try:
         rows = [
@@ -228,7 +230,9 @@ def _process_owner(local: Endpoint, remote: Endpoint) -> tuple[str, str]:
             for each in processes.net_connections(kind="tcp")
             if each.laddr
         ]
-        found = holders(rows, local, remote)
+        found = holders(rows, local, remote, answered=answered)
+        if found is None:
+            return "", ""
         if not found:
             return "", "no process is listed for the connection"
         own = processes.Process().username()

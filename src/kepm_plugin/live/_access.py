@@ -1,0 +1,115 @@
+"""The agent's values of one plugin, as the rest of the package reads and writes them."""
+
+import logging
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from kepm_plugin.errors import AgentError, AgentRefused, BadAgentAnswer, UnknownPlugin
+from kepm_plugin.settings import Scalar
+
+from ._reading import Reading
+from ._record import Record, Write
+
+log = logging.getLogger("kepm_plugin.settings")
+
+TRIES: Final = 5
+"""Times that something is put right before somebody else's turn."""
+
+
+class Agent(Protocol):
+    """What is needed of the agent's HTTPS API."""
+
+    async def settings(self, plugin: str) -> dict[str, str]:
+        """Return a plugin's merged settings."""
+        ...
+
+    async def setting(self, plugin: str, key: str) -> str:
+        """Return one of them."""
+        ...
+
+    async def put_setting(self, plugin: str, key: str, value: str | float | bool) -> None:
+        """Write one setting."""
+        ...
+
+    async def revert(self, plugin: str) -> None:
+        """Go back to the plugin's file."""
+        ...
+
+    async def status(self, plugin: str) -> dict[str, object]:
+        """Return what the agent says about changes of a plugin's settings."""
+        ...
+
+
+class Access:
+    """Reads and writes. A write whose end nobody knows may arrive later, after a timeout or even a restart: each is
+    on record until it is known what became of it, and what arrives late is put right before anybody sees it.
+    """
+
+    def __init__(self, agent: Agent, plugin_id: str, reading: Reading, record: Record) -> None:
+        self._agent, self._plugin_id = agent, plugin_id
+        self._reading, self._record = reading, record
+        self._texts: Mapping[str, str] = {}
+
+    async def values(self) -> dict[str, str]:
+        """Return all texts as they are.
+
+        Raises:
+            AgentError: The agent refused or could not be reached.
+        """
+        self._texts = await self._agent.settings(self._plugin_id)
+        return dict(self._texts)
+
+    async def steady(self, meant: Mapping[str, Scalar]) -> dict[str, str]:
+        """Return all texts, without late writes of our own: those were replaced by what is `meant`.
+
+        Raises:
+            AgentError: The agent refused or could not be reached.
+        """
+        for _ in range(TRIES):
+            values = await self.values()
+            late = {key: value for key, value in meant.items() if self._arrived_late(values, key, value)}
+            if not late:
+                return values
+            log.warning("settings.late_write", extra={"keys": list(late)})
+            await self.put(late)
+        raise AgentError("writes of this plugin that were given up keep arriving at the agent; it is tried again")
+
+    def _arrived_late(self, values: Mapping[str, str], key: str, meant: Scalar) -> bool:
+        now = self._reading.now(values, key)
+        return now != meant and self._record.late(key, now)
+
+    async def put(self, wanted: Mapping[str, Scalar], *, on_record: bool = False) -> None:
+        """Write keys one after the other; `on_record` where the open transaction says so already.
+
+        Raises:
+            AgentError: The agent refused or could not be reached; the rest was not sent.
+        """
+        unsent = [(value, self._record.expect(key, value)) for key, value in wanted.items()]
+        if not on_record:
+            self._record.save()
+        try:
+            while unsent:
+                value, write = unsent.pop(0)
+                await self._send(value, write)
+        finally:
+            for _, write in unsent:
+                self._record.forget(write)
+
+    async def _send(self, value: Scalar, write: Write) -> None:
+        try:
+            for key in self._reading.spellings(self._texts, write.key):
+                await self._agent.put_setting(self._plugin_id, key, value)
+        except (AgentRefused, UnknownPlugin, BadAgentAnswer) as exc:
+            # It was refused, and will not arrive. What ended in the middle of the agent's work (5xx) may.
+            if not isinstance(exc, BadAgentAnswer) or (exc.status or 500) < 500:
+                self._record.forget(write)
+            raise
+        self._record.forget(write)
+
+    async def revert(self) -> None:
+        """Have the agent go back to the plugin's file.
+
+        Raises:
+            AgentError: The agent refused or could not be reached.
+        """
+        await self._agent.revert(self._plugin_id)

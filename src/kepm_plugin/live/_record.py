@@ -1,0 +1,222 @@
+"""The record of what is being written: the transaction that is open, and writes that may still arrive.
+
+It lies in a file, so that a process that is killed in the middle leaves to the next one what was meant. No secret is in
+it: 16 bits of a salted hash tell old from new, and tell nobody what either is.
+"""
+
+import hashlib
+import logging
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal
+
+import anyio
+import msgspec
+
+from kepm_plugin.folder import set_aside, write_private
+from kepm_plugin.settings import Scalar
+
+log = logging.getLogger("kepm_plugin.settings")
+
+SCHEMA: Final = 1
+LATE: Final = 60.0
+"""Seconds for which a write without an answer may still arrive."""
+MOST: Final = 1_000
+"""Writes that are remembered at the most; the oldest are forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Print:
+    """What is kept of a secret: 16 bits of a salted hash, in hexadecimal."""
+
+    salt: str
+    digest: str
+
+    @classmethod
+    def of(cls, value: Scalar, salt: str) -> "Print":
+        """Return the print of a value."""
+        return cls(salt, hashlib.sha256(f"{salt}:{value}".encode("utf-8", "surrogatepass")).hexdigest()[:4])
+
+
+Trace = Scalar | Print | None
+"""A value, what is kept of it, or None where there was none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One key of a transaction, with its values before and after."""
+
+    key: str
+    old: Trace
+    new: Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A transaction that is open, in the order in which it is written."""
+
+    steps: tuple[Step, ...]
+    aim: Literal["finish", "undo"] = "finish"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Write:
+    """One value that was sent, or is about to be; `since` is by the loop's clock."""
+
+    key: str
+    value: Trace
+    since: float = 0.0
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    transaction: Intent | None
+    late: tuple[Write, ...]
+    schema: int
+
+
+def same(trace: Trace, value: Scalar | None) -> bool:
+    """Tell whether a value is the one that a trace is of."""
+    if isinstance(trace, Print):
+        return value is not None and trace == Print.of(value, trace.salt)
+    return trace == value
+
+
+class Record:
+    """The transaction that is open, the writes that may still arrive, and the file of both.
+
+    Without a path it is in memory alone; so it is while the file cannot be written, which is logged once.
+    """
+
+    def __init__(self, path: Path | None, secret: Iterable[str]) -> None:
+        self.path, self._secret = path, frozenset(secret)
+        self._late: list[Write] = []
+        self._written: bytes | None = None
+        self._complained = False
+        self.intent: Intent | None = None
+
+    def load(self) -> None:
+        """Read what the run before has left; every write of its transaction may still arrive."""
+        if self.path is None:
+            return
+        try:
+            self._written = self.path.read_bytes()
+            found = msgspec.json.decode(self._written, type=_File)
+            if found.schema != SCHEMA:
+                raise ValueError(f"its schema is {found.schema}, ours is {SCHEMA}")
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as exc:  # msgspec's errors are ValueErrors
+            aside = set_aside(self.path)
+            log.warning("settings.file_set_aside", extra={"file": str(self.path), "as": aside, "reason": str(exc)})
+            self._written = None
+            return
+        now = anyio.current_time()  # Clocks of two processes cannot be compared: the time begins anew.
+        self._late = [replace(one, since=now) for one in found.late]
+        self.intent = found.transaction
+        if self.intent is not None:
+            self._late += [Write(step.key, step.new, now) for step in self.intent.steps]
+            if self.intent.aim == "undo":
+                self._late += [Write(step.key, step.old, now) for step in self.intent.steps]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is open, and nothing can arrive."""
+        return self.intent is None and not self._alive()
+
+    # --- the transaction ----------------------------------------------------------------------------------------------
+
+    def open(self, intent: Intent) -> None:
+        """Note a transaction, before anything of it is written."""
+        self.intent = intent
+        self.save()
+
+    def turn(self) -> None:
+        """Note that the open transaction is to be undone."""
+        if self.intent is not None and self.intent.aim != "undo":
+            self.open(replace(self.intent, aim="undo"))
+
+    def close(self) -> None:
+        """Note that nothing is open any more."""
+        self.intent = None
+        self.save()
+
+    # --- writes that may still arrive ---------------------------------------------------------------------------------
+
+    def expect(self, key: str, value: Scalar) -> Write:
+        """Note a value that is about to be sent, until `forget`."""
+        write = Write(key, value, anyio.current_time())
+        self._late = [*self._alive(), write][-MOST:]
+        return write
+
+    def forget(self, write: Write) -> None:
+        """Note that it is known what became of a write."""
+        if write in self._late:
+            self._late.remove(write)
+
+    def late(self, key: str, value: Scalar | None) -> bool:
+        """Tell whether a value is one that was sent, and of which nobody knew whether it would arrive."""
+        return value is not None and any(one.key == key and same(one.value, value) for one in self._alive())
+
+    def _alive(self) -> list[Write]:
+        since = anyio.current_time() - LATE
+        return [one for one in self._late if one.since >= since]
+
+    # --- the file -----------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write the file where it would be another one; there is none where there is nothing to note."""
+        if self.path is None:
+            if self.intent is not None:
+                self._complain("no folder for the plugin's files")
+            return
+        self._late = self._alive()
+        body = None if self.empty else msgspec.json.encode(_File(self._masked(self.intent), self._prints(), SCHEMA))
+        if body == self._written and not self._secret:
+            return
+        try:
+            if body is None:
+                self.path.unlink(missing_ok=True)
+            else:
+                write_private(self.path, body.decode())
+        except OSError as exc:
+            self._complain(str(exc))
+        else:
+            self._written, self._complained = body, False
+
+    def tidy(self) -> None:
+        """Bring the file up to date, where that failed or something in it has expired."""
+        if self._written is not None or not self.empty:
+            self.save()
+
+    def _complain(self, reason: str) -> None:
+        if not self._complained:
+            self._complained = True
+            remedy = "settings are written all the same; should this process be killed meanwhile, nothing undoes it"
+            log.warning("settings.unrecorded", extra={"reason": f"{reason}; {remedy}"})
+
+    def _masked(self, intent: Intent | None) -> Intent | None:
+        if intent is None:
+            return None
+        return replace(intent, steps=tuple(self._step(step) for step in intent.steps))
+
+    def _step(self, step: Step) -> Step:
+        if step.key not in self._secret:
+            return step
+        while True:
+            salt = secrets.token_hex(8)
+            old, new = _printed(step.old, salt), _printed(step.new, salt)
+            if old != new or isinstance(step.old, Print) or isinstance(step.new, Print):
+                return replace(step, old=old, new=new)
+
+    def _prints(self) -> tuple[Write, ...]:
+        def printed(one: Write) -> Write:
+            value = _printed(one.value, secrets.token_hex(8)) if one.key in self._secret else one.value
+            return Write(one.key, value)
+
+        return tuple(map(printed, self._late))
+
+
+def _printed(trace: Trace, salt: str) -> Trace:
+    return trace if trace is None or isinstance(trace, Print) else Print.of(trace, salt)
