@@ -4,8 +4,8 @@
 #   make test    all tests with coverage; the legs on a real broker need mosquitto
 #   make check   ruff, mypy, pyright
 #   make chaos   kill -9 of a plugin, 1,000 times, in all phases of a message (docs/chaos.md); about 12 minutes;
-#                SCENE=faults, engine, burst, flood or stuck plays one of those in its place,
-#                with its own defaults for KILLS, MESSAGES and ROUNDS
+#                SCENE=faults, engine, burst, flood, stuck or settings plays one of those in its place,
+#                with its own defaults for KILLS, MESSAGES, ROUNDS and TRANSACTIONS
 #                KILLS=1000     how often, over all brokers
 #                SEED=          of the plan of kills; a random one, which is printed, by default
 #                MESSAGES=110   that are published for each kill
@@ -31,7 +31,8 @@ SEED ?=
 SCENE ?=
 # What a scene is told is what was given to make, no default from here.
 given = $(if $(findstring $(origin $(1)),command line environment),--$(2) '$($(1))')
-OF_SCENE = $(call given,KILLS,kills) $(call given,MESSAGES,messages) $(call given,ROUNDS,rounds)
+OF_SCENE = $(call given,KILLS,kills) $(call given,MESSAGES,messages) $(call given,ROUNDS,rounds) \
+    $(call given,TRANSACTIONS,transactions)
 JSON ?=
 SCENES ?=
 CHECK ?=

@@ -78,6 +78,7 @@ def test_the_lists_are_exactly_what_the_code_uses() -> None:
             "MyWorker/Link",
             "MyWorker/Responses/scan",
             "MyWorker/Status",
+            "MyWorker/Status/settings",
             "Shared/Topic",
         ],
         "subscribe": [
@@ -296,6 +297,7 @@ def test_drift_reads_as_permissions_and_fields_gained_and_lost() -> None:
         "publish: gained MyWorker/Link",
         "publish: gained MyWorker/Responses/scan",
         "publish: gained MyWorker/Status",
+        "publish: gained MyWorker/Status/settings",
         "publish: gained Shared/Topic",
         "subscribe: lost MyWorker/#",
         "subscribe: gained MyWorker/Link",

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kepm_plugin.devagent import ApiHangs, ApiRefused, ApiSlow, ControlClient
+from kepm_plugin.devagent import ApiCut, ApiHangs, ApiLate, ApiRefused, ApiSlow, ControlClient, Fault
 from tests.devagent.conftest import install, manifest, staged, until
 
 OWN = "/api/PluginSettings/P"
@@ -49,3 +49,39 @@ async def test_an_agent_ends_while_an_answer_hangs(root: Path) -> None:
         hanging = asyncio.create_task(http.get(OWN))
         await until(lambda: stage.agent.faults.counts["ApiHangs"] == 1)
         hanging.cancel()
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        (ApiRefused(method="PUT", status=503), "before"),
+        (ApiRefused(method="PUT", status=503, applied=True), "after"),
+        (ApiCut(method="PUT"), "before"),
+        (ApiCut(method="PUT", applied=True), "after"),
+        (ApiHangs(method="PUT"), "before"),
+        (ApiHangs(method="PUT", applied=True), "after"),
+    ],
+    ids=str,
+)
+async def test_a_write_fails_before_or_after_it_was_carried_out(root: Path, fault: Fault, outcome: str) -> None:
+    async with staged(root, "mosquitto", settings={"depth": "before"}) as stage, stage.http() as http:
+        await stage.agent.fault(fault)
+        assert (await http.get(OWN)).json()["depth"] == "before", "reading is not concerned"
+        if isinstance(fault, ApiRefused):
+            assert (await http.put(f"{OWN}/depth", json={"value": "after"})).status_code == 503
+        else:
+            lost = httpx.ReadTimeout if isinstance(fault, ApiHangs) else httpx.TransportError
+            with pytest.raises(lost):
+                await http.put(f"{OWN}/depth", json={"value": "after"}, timeout=0.5)
+        assert (await http.get(OWN)).json()["depth"] == outcome
+        assert (await http.put(f"{OWN}/depth", json={"value": "again"})).json() == {"value": "again"}
+
+
+async def test_a_write_is_carried_out_after_its_client_has_given_up(root: Path) -> None:
+    async with staged(root, "mosquitto", settings={"depth": "before"}) as stage, stage.http() as http:
+        await stage.agent.fault(ApiLate(method="PUT", path=f"{OWN}/depth", delay=0.5))
+        assert (await http.put(f"{OWN}/other", json={"value": "x"})).status_code == 200
+        with pytest.raises(httpx.ReadTimeout):
+            await http.put(f"{OWN}/depth", json={"value": "late"}, timeout=0.2)
+        assert stage.agent.effective("P")["depth"] == "before"
+        await until(lambda: stage.agent.effective("P")["depth"] == "late")

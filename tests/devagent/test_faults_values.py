@@ -8,6 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kepm_plugin.devagent import (
+    ApiCut,
+    ApiHangs,
+    ApiLate,
+    ApiRefused,
     ApiSlow,
     DropPuback,
     Duplicate,
@@ -28,6 +32,8 @@ from kepm_plugin.devagent.terminal import Terminal
 from kepm_plugin.errors import UsageError
 from tests.devagent.conftest import Lines
 
+API = (ApiCut, ApiHangs, ApiLate, ApiRefused, ApiSlow)
+
 
 @pytest.mark.parametrize(
     ("kind", "values", "message"),
@@ -47,6 +53,8 @@ from tests.devagent.conftest import Lines
         (DropPuback, {"direction": "up"}, "direction is 'to plugin' or 'from plugin'"),
         (KINDS["ApiRefused"], {"status": 200}, "status must be from 400 to 599"),
         (ApiSlow, {"delay": 0}, "delay must be more than 0"),
+        (ApiLate, {"delay": 0}, "delay must be more than 0"),
+        *((kind, {"method": "put"}, "method is 'GET', 'PUT', 'POST', or '' for all") for kind in API),
         (SuspendPlugin, {"seconds": 1}, "SuspendPlugin: name the plugin"),
     ],
 )

@@ -40,6 +40,16 @@ class P(Scanner):
     id = "P"
 
 
+class Needy(Settings):
+    root: str
+    token: str = setting(secret=True)
+
+
+class N(Plugin):
+    id = "P"
+    settings: Needy
+
+
 GIVEN = {"token": "s3cret-token"}
 
 
@@ -52,13 +62,35 @@ async def test_the_agents_strings_become_one_typed_snapshot() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
-    [({}, "'token' is not set"), (GIVEN | {"depth": "11"}, "'depth'"), (GIVEN | {"depth": "x"}, "x")],
+    ("kind", "values", "told"),
+    [
+        (N, GIVEN, "'root' is not set"),
+        (N, {}, "'root' is not set"),
+        (P, GIVEN | {"depth": "11"}, "'depth'"),
+        (P, {"depth": "11"}, "'depth'"),
+        (P, GIVEN | {"depth": "x"}, "x"),
+    ],
 )
-async def test_settings_that_break_a_rule_end_the_start_with_their_own_error(values: dict[str, str], told: str) -> None:
-    with pytest.raises(SettingsError, match=told):
-        async with hosted(P, settings=values):
+async def test_settings_that_break_a_rule_end_the_start_with_their_own_error(
+    kind: type[Plugin], values: dict[str, str], told: str
+) -> None:
+    with pytest.raises(SettingsError, match=told) as caught:
+        async with hosted(kind, settings=values):
             pytest.fail("it must not serve")
+    assert caught.value.exit_code == 66
+
+
+@on_mock_clock
+async def test_a_start_waits_for_a_required_secret_that_is_missing(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(P)
+    async with world.running():
+        await anyio.sleep(3600)
+        assert world.serving.settings.current is None
+        world.agent.stored["token"] = "s3cret-token"
+        await anyio.sleep(P.settings_interval)
+        await world.served()
+        assert world.plugin.settings.token == "s3cret-token"
+    assert [record.message for record in caplog.records].count("settings.waiting") == 1
 
 
 class Answering(MemoryAgent):
@@ -210,7 +242,7 @@ async def test_a_call_sees_what_it_has_changed_itself() -> None:
         assert [change.names for change in host.plugin.changes] == [{"depth"}, {"depth"}]
 
 
-async def test_a_call_sees_what_it_has_changed_even_where_the_watch_was_quicker() -> None:
+async def test_a_call_sees_what_it_has_changed_where_others_look_meanwhile() -> None:
     class P(Scanner):
         id = "P"
 
@@ -233,12 +265,14 @@ async def test_a_call_sees_what_it_has_changed_even_where_the_watch_was_quicker(
 
     agent = Slow()
     world = World(P, agent=agent)
-    async with world.running():
+    async with world.running(), anyio.create_task_group() as tasks:
         await world.served()
         world.send("P/Commands/deeper")
         with anyio.fail_after(5):
             await agent.written.wait()
-        await world.serving.settings.refresh()
+        tasks.start_soon(world.serving.settings.refresh)
+        await anyio.wait_all_tasks_blocked()
+        assert world.plugin.settings.depth == 3, "nothing is taken while a transaction is open"
         agent.go_on.set()
         await world.until(lambda: world.on("P/Responses/deeper"))
         assert world.on("P/Responses/deeper")[0]["result"] == 4
@@ -380,6 +414,7 @@ async def test_a_hook_that_is_cut_off_does_not_keep_the_next_change_away() -> No
                 await anyio.sleep_forever()
 
     async with hosted(P, settings=GIVEN) as host:
+        await anyio.wait_all_tasks_blocked()  # the watch has had its first look: it is not the one that tells
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(host.change_setting, "depth", 4)
             await started.wait()

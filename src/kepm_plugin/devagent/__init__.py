@@ -8,7 +8,9 @@ from kepm_plugin.devagent.agent import DevAgent
 from kepm_plugin.devagent.control_client import ControlClient
 from kepm_plugin.devagent.deliveries import Acknowledged, Deliveries
 from kepm_plugin.devagent.faults import (
+    ApiCut,
     ApiHangs,
+    ApiLate,
     ApiRefused,
     ApiSlow,
     CloseBeforeConnack,
@@ -35,7 +37,9 @@ from kepm_plugin.devagent.traffic import Crossing
 
 __all__ = [
     "Acknowledged",
+    "ApiCut",
     "ApiHangs",
+    "ApiLate",
     "ApiRefused",
     "ApiSlow",
     "CloseBeforeConnack",

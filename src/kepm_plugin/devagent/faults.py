@@ -188,36 +188,68 @@ class MovePort(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiFault(Fault):
-    """A fault of the API; `path` is the beginning of the paths that it concerns, empty for all."""
+    """A fault of the API. It concerns the paths that begin with `path` and requests by `method`; empty for all."""
 
     path: str = SETTINGS_PATH
+    method: str = ""
+
+    def check(self) -> None:
+        """Methods are those of the API, as HTTP spells them."""
+        self.require(self.method in ("", "GET", "PUT", "POST"), "method is 'GET', 'PUT', 'POST', or '' for all")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiRefused(ApiFault):
-    """Requests are answered with `status`: 403 as for a process that is not registered."""
+    """Requests are answered with `status`: 403 as for a process that is not registered.
+
+    With `applied` each is carried out first, and the answer says nothing of it.
+    """
 
     status: int = 403
+    applied: bool = False
 
     def check(self) -> None:
         """Only refusals."""
+        ApiFault.check(self)
         self.require(400 <= self.status <= 599, "status must be from 400 to 599")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSlow(ApiFault):
-    """Requests are answered `delay` seconds later."""
+    """Requests are carried out and answered `delay` seconds later, unless their client has given up by then."""
 
     delay: float = 1.0
 
     def check(self) -> None:
         """Some time at least."""
+        ApiFault.check(self)
+        self.require(self.delay > 0, "delay must be more than 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiLate(ApiFault):
+    """Requests are carried out `delay` seconds later, also where their client has given up, or has ended, by then."""
+
+    delay: float = 1.0
+
+    def check(self) -> None:
+        """Some time at least."""
+        ApiFault.check(self)
         self.require(self.delay > 0, "delay must be more than 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiHangs(ApiFault):
-    """Requests are never answered; each hangs until its client gives up."""
+    """Requests are never answered; each hangs until its client gives up. With `applied` each is carried out first."""
+
+    applied: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiCut(ApiFault):
+    """The connection of a request ends in place of the answer. With `applied` the request is carried out first."""
+
+    applied: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,7 +275,7 @@ KINDS: Final[Mapping[str, type[Fault]]] = {
     kind.__name__: kind
     for kind in (
         *(Reset, HalfOpen, Mute, CloseBeforeConnack, RefuseConnack, RefuseTcp, Slow, Duplicate, DropPuback),
-        *(NewCertificate, MovePort, ApiRefused, ApiSlow, ApiHangs, SuspendEngine, SuspendPlugin),
+        *(NewCertificate, MovePort, ApiRefused, ApiSlow, ApiLate, ApiHangs, ApiCut, SuspendEngine, SuspendPlugin),
     )
 }
 

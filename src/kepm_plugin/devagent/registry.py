@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import psutil
@@ -14,6 +14,7 @@ Address = tuple[str, int]
 """Host and port of one end of a connection."""
 
 _SHOWN: Final = 120
+_CALLER: Final = "kepm_plugin.caller"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,16 @@ class Registry:
         async with self.launching:
             launched = tuple(self._launched.values())
         return await anyio.to_thread.run_sync(self._look, peer, here, launched)
+
+    async def behind(self, scope: MutableMapping[str, Any]) -> Caller:
+        """Find who sent a request of the API, and note it in its scope: a connection that is closed names nobody."""
+        if _CALLER not in scope:
+            client, server = scope["client"], scope["server"]
+            if client is None or server is None:
+                return Caller(None, "a connection that is closed already")
+            scope[_CALLER] = await self.caller((client[0], client[1]), (server[0], server[1]))
+        found: Caller = scope[_CALLER]
+        return found
 
     def _look(self, peer: Address, here: Address, launched: tuple[Launched, ...]) -> Caller:
         for entry in launched:

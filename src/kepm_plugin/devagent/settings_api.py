@@ -22,9 +22,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from kepm_plugin.contract import HEALTH_PATH, REVERT, REVERT_ALL, SETTINGS_PATH, STATUS, SYSTEM_PLUGIN
+from kepm_plugin.devagent.api_faults import Severable
 from kepm_plugin.devagent.likeness import Likeness, Role
 from kepm_plugin.devagent.orchestrator import PluginState
-from kepm_plugin.devagent.registry import Caller, Registry
+from kepm_plugin.devagent.registry import Registry
 from kepm_plugin.devagent.storage import spelled
 from kepm_plugin.devagent.terminal import Terminal
 from kepm_plugin.errors import ManifestError, UnknownPlugin
@@ -73,17 +74,11 @@ def application(
 ) -> Starlette:
     """Return the API as an ASGI application."""
 
-    async def caller_of(request: Request) -> Caller:
-        client, server = request.scope["client"], request.scope["server"]
-        if client is None or server is None:
-            return Caller(None, "a connection that is closed already")
-        return await registry.caller((client[0], client[1]), (server[0], server[1]))
-
     def plugin_tier(endpoint: _Endpoint) -> _Endpoint:
         """Let only processes that the agent launched through (HTTP Reference, Authorization Tiers)."""
 
         async def checked(request: Request) -> Response:
-            caller = await caller_of(request)
+            caller = await registry.behind(request.scope)
             if caller.plugin_id is None:
                 terminal.error(f"API: {request.method} {request.url.path} refused with 403: it came from {caller.who}")
                 raise HTTPException(403, "only processes that the agent launched and registered may call this")
@@ -240,6 +235,7 @@ async def serving(app: ASGIApp, sock: socket.socket, context: ssl.SSLContext) ->
     """Serve the API on a listening socket for the time of the block."""
     config = uvicorn.Config(
         app,
+        http=Severable,
         lifespan="off",
         access_log=False,
         log_config=None,

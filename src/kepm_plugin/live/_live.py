@@ -74,8 +74,9 @@ class LiveSettings:
         async with looking.lock:
             try:
                 await looking.resolve()
-            except AgentError:
+            except AgentError as exc:
                 if not looking.take_kept(values):
+                    exc.args = (f"what the last run was writing can be neither finished nor undone: {exc}",)
                     raise
                 return
             if not self._record.empty:
@@ -220,7 +221,8 @@ class LiveSettings:
             await looking.resolve()
             before, looking.hash.known = self.current, None
             await looking.access.revert()
-            await looking.look()
+            # As it is: the file may well have what else would be taken for a write that has arrived late.
+            await looking.look(await looking.access.values())
         await self._taking.tell()
         self._taking.again()
         self._raise_refused()

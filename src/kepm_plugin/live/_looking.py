@@ -1,6 +1,7 @@
 """Looks at the agent's settings: what is stable and valid is taken, what is open is finished or undone before."""
 
 import logging
+from contextlib import suppress
 from typing import Any, Final
 
 import anyio
@@ -12,7 +13,7 @@ from ._access import Access, Agent
 from ._kept import Kept
 from ._options import LiveOptions, Told
 from ._reading import Reading, Texts
-from ._record import Record
+from ._record import Record, same
 from ._taking import Taking
 from ._transaction import Transactions
 from ._watch import StatusHash
@@ -37,7 +38,7 @@ class Looking:
         self.record = Record(None if folder is None else folder / OPEN_FILE, self.reading.secret)
         self.kept = Kept(None if folder is None else folder / GOOD_FILE, self.reading)
         self.access = Access(agent, plugin_id, self.reading, self.record)
-        self.transactions = Transactions(self.access, self.reading, self.record)
+        self.transactions = Transactions(self.access, self.reading, self.record, self._keep)
         self.hash = StatusHash(lambda: agent.status(plugin_id), options.contract)
         self.taking = Taking(told)
         self.lock = anyio.Lock()
@@ -59,6 +60,10 @@ class Looking:
         """Return what the keys of this plugin should have, as far as that is known."""
         known = dict(self.kept.settings or {}) if self.current is None else flat(self.current)
         return known | self._resolved
+
+    def _keep(self, values: Texts) -> None:
+        with suppress(SettingsError):  # Others have broken a rule meanwhile; this comes out when they are accepted.
+            self.kept.keep(self.reading.parse(values))
 
     async def watched(self) -> None:
         """Look as seldom at the values as is safe: where the hash is the same as before, they are, too.
@@ -156,7 +161,7 @@ class Looking:
     def take_kept(self, values: Texts) -> bool:
         """Take the last good settings, with the secrets among the agent's texts; False where that cannot be."""
         texts = self.kept.texts(values)
-        if texts is None:
+        if texts is None or self._is_half_written(values):
             return False
         try:
             kept = self.reading.parse(texts)
@@ -167,6 +172,12 @@ class Looking:
         self.taking.take(kept)
         self._told.reported()
         return True
+
+    def _is_half_written(self, values: Texts) -> bool:
+        """Tell whether one of the agent's secrets belongs to the open transaction, and not to what was kept."""
+        intent = self.record.intent
+        secret = () if intent is None else (step for step in intent.steps if step.key in self.reading.secret)
+        return any(not same(step.old, self.reading.now(values, step.key)) for step in secret)
 
     def _tell_trouble(self) -> None:
         refused = "" if self.refused is None else f"the last good settings stay in force: {self.refused}"

@@ -7,7 +7,7 @@ it: 16 bits of a salted hash tell old from new, and tell nobody what either is.
 import hashlib
 import logging
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -93,11 +93,11 @@ class Record:
         self.path, self._secret = path, frozenset(secret)
         self._late: list[Write] = []
         self._written: bytes | None = None
-        self._complained = False
+        self._complained = self._inherited = False
         self.intent: Intent | None = None
 
     def load(self) -> None:
-        """Read what the run before has left; every write of its transaction may still arrive."""
+        """Read what the run before has left."""
         if self.path is None:
             return
         try:
@@ -115,10 +115,7 @@ class Record:
         now = anyio.current_time()  # Clocks of two processes cannot be compared: the time begins anew.
         self._late = [replace(one, since=now) for one in found.late]
         self.intent = found.transaction
-        if self.intent is not None:
-            self._late += [Write(step.key, step.new, now) for step in self.intent.steps]
-            if self.intent.aim == "undo":
-                self._late += [Write(step.key, step.old, now) for step in self.intent.steps]
+        self._inherited = self.intent is not None
 
     @property
     def empty(self) -> bool:
@@ -149,6 +146,23 @@ class Record:
         write = Write(key, value, anyio.current_time())
         self._late = [*self._alive(), write][-MOST:]
         return write
+
+    def inherit(self, has: Callable[[str, Trace], bool]) -> None:
+        """Note what the run before may have been writing when it was killed, once it is known what has arrived.
+
+        It wrote one key at a time, so that it is the first one that has not arrived; where others may have changed some
+        since, also the first one after the last that has.
+        """
+        if not self._inherited or self.intent is None:
+            return
+        self._inherited = False
+        undone = self.intent.aim == "undo"
+        steps = reversed(self.intent.steps) if undone else self.intent.steps
+        sent = [Write(step.key, step.old if undone else step.new, anyio.current_time()) for step in steps]
+        missing = [index for index, write in enumerate(sent) if not has(write.key, write.value)]
+        last = max((index for index in range(len(sent)) if index not in missing), default=-1)
+        first, after = missing[:1], [index for index in missing if index > last][:1]
+        self._late += [sent[index] for index in sorted({*first, *after})]
 
     def forget(self, write: Write) -> None:
         """Note that it is known what became of a write."""

@@ -1,7 +1,7 @@
 """A transaction: several keys written, verified, and rolled back where that fails, in this process or the next one."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -30,8 +30,11 @@ BRIEF: Final = 2.0
 class Transactions:
     """Writes of several keys, of which all count or none. One at a time; what is open is in the record."""
 
-    def __init__(self, access: Access, reading: Reading, record: Record) -> None:
-        self._access, self._reading, self._record = access, reading, record
+    def __init__(
+        self, access: Access, reading: Reading, record: Record, keep: Callable[[Texts], object] = lambda _: None
+    ) -> None:
+        """Take `keep` to be given the texts of a transaction that is done, before it is closed."""
+        self._access, self._reading, self._record, self._keep = access, reading, record, keep
 
     async def run(self, base: Texts, wanted: Mapping[str, Scalar]) -> dict[str, str]:
         """Write what differs from `base`, in order; return the agent's texts, which have all of it.
@@ -60,7 +63,7 @@ class Transactions:
             with anyio.move_on_after(BRIEF, shield=True), suppress(AgentError):
                 await self._undo()
             raise
-        self._record.close()
+        self._close(values)
         return values
 
     async def resolve(self) -> dict[str, Scalar]:
@@ -73,21 +76,28 @@ class Transactions:
         if intent is None:
             return {}
         values = await self._access.values()
+        self._record.inherit(lambda key, trace: self._has(values, key, trace))
         if not any(self._has(values, step.key, step.new) for step in intent.steps):
             self._record.close()
             log.info("settings.transaction_dropped")
         elif (rest := self._rest(values)) is not None:
             await self._access.put(rest, on_record=True)
-            values = await self._verified(intent.steps, self._reading.scalars(values) | rest)
-            self._record.close()
+            ours = [step for step in intent.steps if step.key in rest or self._has(values, step.key, step.new)]
+            values = await self._verified(ours, self._reading.scalars(values) | rest)
+            self._close(values)
             log.info("settings.transaction_finished")
-            return {step.key: now for step in intent.steps if (now := self._reading.now(values, step.key)) is not None}
+            return {step.key: now for step in ours if (now := self._reading.now(values, step.key)) is not None}
         else:
             self._record.turn()
             values = await self._undo()
         found = self._reading.scalars(values)
         old = (step for step in intent.steps if step.key in found and same(step.old, found[step.key]))
         return {step.key: found[step.key] for step in old}
+
+    def _close(self, values: Texts) -> None:
+        # Kept first: should the process be killed in between, what is kept is what these keys are to have.
+        self._keep(values)
+        self._record.close()
 
     def _has(self, values: Texts, key: str, trace: Trace) -> bool:
         return same(trace, self._reading.now(values, key))
@@ -97,19 +107,21 @@ class Transactions:
         intent = self._record.intent
         assert intent is not None  # noqa: S101  asked where one is open
         new = [step for step in intent.steps if self._has(values, step.key, step.new)]
-        rest: dict[str, Scalar] = {}
-        for step in intent.steps:
-            if step in new:
-                continue
-            if not self._has(values, step.key, step.old) or step.new is None or isinstance(step.new, Print):
-                return None  # Somebody else's value, or a secret that was in the memory of another process alone.
-            rest[step.key] = step.new
-        if intent.aim == "undo" and not any(step.old is None or isinstance(step.old, Print) for step in new):
+        old = [step for step in intent.steps if step not in new and self._has(values, step.key, step.old)]
+        rest = {step.key: step.new for step in old if step.new is not None and not isinstance(step.new, Print)}
+        # A secret of which the old value was in the memory of another process alone cannot be taken back.
+        lasting = any(step.old is None or isinstance(step.old, Print) for step in new)
+        whole = len(new) + len(rest) == len(intent.steps)
+        if not lasting and (intent.aim == "undo" or not whole):
             return None
         try:
             self._reading.parse(self._reading.over(values, rest))
         except SettingsError:
             return None
+        if len(rest) < len(old):
+            lost = [step.key for step in old if step.key not in rest]
+            reason = "they are as before while the others are new, as their values are not known any more; set them"
+            log.error("settings.not_finished", extra={"keys": lost, "reason": reason})
         return rest
 
     async def _verified(self, steps: Sequence[Step], meant: Mapping[str, Scalar]) -> dict[str, str]:

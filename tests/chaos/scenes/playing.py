@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from tests.chaos.scenes import burst, engine, faults, flood, stuck
+from tests.chaos.scenes import burst, engine, faults, flood, settings, stuck
 
 SCENES: Final[dict[str, ModuleType]] = {
     "faults": faults,
@@ -16,6 +16,7 @@ SCENES: Final[dict[str, ModuleType]] = {
     "burst": burst,
     "flood": flood,
     "stuck": stuck,
+    "settings": settings,
 }
 """Each is a module with `arguments` and `scene`."""
 

@@ -1,0 +1,53 @@
+"""Numbers that the harness and the plugin of the scene `settings` share: a file in the memory of both."""
+
+import mmap
+from enum import IntEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+class Slot(IntEnum):
+    """What the numbers are. The plugin writes the last three."""
+
+    RUN = 0
+    """Which start this is."""
+    PAUSED = 1
+    """The plugin is to begin no transaction."""
+    UP = 2
+    """The last run that came up."""
+    NUMBER = 3
+    """The last transaction that was begun, of any run."""
+    OPEN = 4
+    """Transactions that this run is in the middle of."""
+
+
+class Orders:
+    """The open file. Close it by leaving its context."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            path.write_bytes(bytes(mmap.PAGESIZE))
+        with path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), mmap.PAGESIZE)
+        self._numbers = memoryview(self._map).cast("q")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._numbers.release()
+        self._map.close()
+
+    def __getitem__(self, slot: Slot) -> int:
+        return self._numbers[slot]
+
+    def __setitem__(self, slot: Slot, value: int) -> None:
+        self._numbers[slot] = value
+
+    def next_number(self) -> int:
+        """Return the number of a transaction that begins. For one thread."""
+        self[Slot.NUMBER] += 1
+        return self[Slot.NUMBER]
