@@ -41,6 +41,7 @@ put_value_field = "Value"
 put_value_form = "string"
 put_tier = "admin"
 value_fields = ["Value", "data"]
+status_hash_fields = ["Hash"]
 log_timestamp_field = "a"
 log_level_field = "b"
 log_message_field = "c"

@@ -18,10 +18,10 @@ import httpx
 
 from ..contract import ASSUMED, HEALTH_PATH, REVERT, REVERT_ALL, SETTINGS_PATH, STATUS, Contract
 from ..errors import (
-    AgentRefused,
     AgentUnreachable,
     BadAgentAnswer,
     SettingsError,
+    SettingsReadOnly,
     UnknownPlugin,
     UsageError,
 )
@@ -90,7 +90,7 @@ class AgentClient:
             )
         url = self._url(plugin, key)
         if self._contract.put_tier == "admin":
-            raise AgentRefused(f"PUT {url} was not tried: only administrators write settings, says put_tier")
+            raise SettingsReadOnly(f"PUT {url} was not tried: only administrators write settings, says put_tier")
         await self._ask("PUT", url, plugin=plugin, key=key, body=self._contract.put_body(value))
 
     async def revert(self, plugin: str) -> None:

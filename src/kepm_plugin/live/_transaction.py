@@ -156,7 +156,7 @@ class Transactions:
                 return SettingsReadOnly(
                     "the agent lets this plugin read its settings but not write them (403 to a PUT); the vendor's "
                     "pages disagree about who may: have an administrator or a policy change them, or allow it; "
-                    "nothing was changed"
+                    "nothing was changed. Look at the contract's put_tier (docs/contract.md)"
                 )
         error.args = (f"{error}; {outcome}",)
         return error
