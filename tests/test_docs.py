@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 
@@ -183,13 +183,15 @@ def test_the_exit_codes_are_those_of_the_code() -> None:
     assert table("running.md", "Exit codes") == {str(number): [meaning] for number, meaning in EXIT_CODES.items()}
 
 
+def shown(value: object) -> tuple[object, ...]:
+    """Return a value, or each of several."""
+    return tuple(cast("tuple[object, ...]", value)) if isinstance(value, tuple) else (value,)
+
+
 def test_the_assumptions_are_those_of_the_contract() -> None:
     rows = {name: cells[0] for name, cells in table("running.md", "What is assumed about the agent").items()}
     assumed = {one.name: getattr(ASSUMED, one.name) for one in fields(Contract)}
-    assert rows == {
-        f"`{name}`": ", ".join(f"`{text}`" for text in (value if isinstance(value, tuple) else (value,)))
-        for name, value in assumed.items()
-    }
+    assert rows == {f"`{name}`": ", ".join(f"`{text}`" for text in shown(value)) for name, value in assumed.items()}
 
 
 def test_the_fields_of_a_message_are_all_there() -> None:
