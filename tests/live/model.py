@@ -191,23 +191,18 @@ def play(
     folder: Path | None = None,
     kind: type[Settings] = Numbers,
     agent: Agent | None = None,
-    *,
-    start: bool = True,
     **options: Any,
 ) -> Plugin:
     """Run a program on a clock that jumps; return what it left."""
 
     async def main() -> Plugin:
-        async with anyio.create_task_group() as tasks:
-            plugin = Plugin(tasks, agent or Agent(), folder, kind, **options)
-            if start:
+        tasks = anyio.create_task_group()
+        plugin = Plugin(tasks, agent or Agent(), folder, kind, **options)
+        with anyio.fail_after(100_000):
+            async with tasks:
                 await plugin.start()
-            await program(plugin)
-            tasks.cancel_scope.cancel()
+                await program(plugin)
+                tasks.cancel_scope.cancel()
         return plugin
 
-    async def bounded() -> Plugin:
-        with trio.fail_after(100_000):
-            return await main()
-
-    return trio.run(bounded, clock=trio.testing.MockClock(autojump_threshold=0))
+    return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

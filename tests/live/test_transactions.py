@@ -70,7 +70,7 @@ async def quiet(plugin: Plugin) -> None:
     await anyio.sleep(100)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps())
 def test_snapshots_mix_no_transactions_and_in_the_end_are_what_the_agent_has(program: list[Step]) -> None:
     async def run(plugin: Plugin) -> None:
@@ -166,6 +166,14 @@ async def _two_that_belong_together(plugin: Plugin) -> None:
 Run = Callable[[Plugin], Coroutine[Any, Any, None]]
 
 
+def _nothing(*_: object) -> None:
+    pass
+
+
+def _no(*_: object) -> bool:
+    return False
+
+
 async def _resolve_nothing(_: object) -> None:
     pass
 
@@ -186,18 +194,20 @@ async def _verify_nothing(self: Any, *_: object) -> dict[str, str]:
 
 
 GUARDS: list[tuple[type, str, Any, Run]] = [
-    (Record, "save", lambda _: None, _kill_after_the_first),
+    (Record, "save", _nothing, _kill_after_the_first),
     (Looking, "resolve", _resolve_nothing, _kill_after_the_first),
     (Transactions, "_undo", _undo_nothing, _one_that_fails),
-    (Record, "late", lambda *_: False, _one_that_arrives_late),
-    (Record, "inherit", lambda *_: None, _one_that_arrives_late_from_a_dead_process),
-    (Record, "inherit", lambda *_: None, _one_that_arrives_late_after_others_wrote),
+    (Record, "late", _no, _one_that_arrives_late),
+    (Record, "inherit", _nothing, _one_that_arrives_late_from_a_dead_process),
+    (Record, "inherit", _nothing, _one_that_arrives_late_after_others_wrote),
     (Transactions, "_verified", _verify_nothing, _one_that_is_not_stored),
     (Looking, "settled", _settled_at_once, _two_that_belong_together),
 ]
 
 
-@pytest.mark.parametrize(("owner", "name", "mistake", "run"), GUARDS, ids=[guard[3].__name__ for guard in GUARDS])
+@pytest.mark.parametrize(
+    ("owner", "name", "mistake", "run"), GUARDS, ids=[f"{guard[1]}-{guard[3].__name__}" for guard in GUARDS]
+)
 def test_without_one_guard_snapshots_are_mixed_and_with_it_they_are_not(
     owner: type, name: str, mistake: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

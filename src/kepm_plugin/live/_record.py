@@ -151,7 +151,7 @@ class Record:
         """Note what the run before may have been writing when it was killed, once it is known what has arrived.
 
         It wrote one key at a time, so that it is the first one that is as before. Others may have changed some since:
-        those on the way there that have neither value may be it, too, and so may what follows the last that arrived.
+        those before it that have neither value may be it, too, and so may what comes after the last that arrived.
         """
         if not self._inherited or self.intent is None:
             return
