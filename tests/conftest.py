@@ -97,6 +97,7 @@ ONE_BY_ONE: Final = (
     "tests/chaos/test_scenes.py",
     "tests/chaos/test_short.py",
     "tests/e2e/test_stall.py",
+    "tests/test_demo.py",
     "tests/test_readme.py",
     "tests/typing/test_typing.py",
 )

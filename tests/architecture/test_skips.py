@@ -28,7 +28,7 @@ def run(folder: Path, workers: str, more: str = "", **files: str) -> subprocess.
         (folder / f"test_{name}.py").write_text(f"import pytest\n{text}\ndef test_other(): pass\n", "utf-8")
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-n", workers, "-c", str(SETTINGS)]
     return subprocess.run(
-        [*command, "--rootdir", str(folder), str(folder)], capture_output=True, text=True, timeout=100, check=False
+        [*command, "--rootdir", str(folder), str(folder)], capture_output=True, text=True, timeout=170, check=False
     )
 
 
