@@ -9,7 +9,7 @@ from tests.chaos.edits.verdict import judge
 
 SEED = "20"
 KILLS = 4
-TRANSACTIONS = 40
+TRANSACTIONS = 32
 
 
 @pytest.fixture(scope="module")

@@ -132,6 +132,7 @@ BROKEN = {
     verdict.STRANGE: evidence(edit(1, 10, 20, "unexpected KeyError")),
     verdict.ENDED: replace(evidence(), ended_by_itself=["code 66"]),
     verdict.APART: replace(evidence(), theirs=FILE._replace(low=1)),
+    verdict.TOO_FEW: evidence(*(edit(n, 10 * n, 10 * n + 5, "SettingsConflict") for n in range(1, verdict.MANY + 1))),
     verdict.LEFT: replace(evidence(), intents=["data/Editing/intent.json"]),
     verdict.LEAKED: replace(evidence(), leaks=["data/Editing/last-good.json"]),
 }

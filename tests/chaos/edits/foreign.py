@@ -2,6 +2,7 @@
 
 import threading
 import time
+from itertools import count
 from random import Random
 from typing import Final
 
@@ -10,9 +11,10 @@ from kepm_plugin.settings import encode
 from tests.chaos.edits.editing_plugin import MAX, Editing
 from tests.chaos.edits.evidence import Written
 from tests.chaos.edits.notes import EVERY_OTHER, FOREIGN, SECRET, STAMPS
+from tests.chaos.edits.orders import Pace
 
-QUIET: Final = (0.3, 4.0)
-"""Seconds in which nothing is written, at least and at most: while others write, hardly any edit can succeed."""
+QUIET: Final = (2, 12)
+"""Transactions in which nothing is written, at least and at most: while others write, hardly any edit can succeed."""
 
 BURST: Final = 4
 """What is done at most until it is quiet again,"""
@@ -31,20 +33,21 @@ PAIRS: Final = 0.3
 class Others:
     """Writes, and remembers it."""
 
-    def __init__(self, control: ControlClient, random: Random) -> None:
-        self._control, self._random = control, random
-        self._last = FOREIGN
+    def __init__(self, control: ControlClient, random: Random, pace: Pace) -> None:
+        self._control, self._random, self._pace = control, random, pace
+        self._last = count(FOREIGN + 1)
         self.written: list[Written] = []
 
     def write_until(self, stopped: threading.Event) -> None:
         """Write at random moments."""
         random = self._random
-        while not stopped.wait(random.uniform(*QUIET)):
+        while not self._pace(stopped, random.randint(*QUIET)):
             for _ in range(random.randint(1, BURST)):
-                self._write()
                 stopped.wait(random.uniform(*GAP))
+                self.write()
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Do one thing of those that others do."""
         share = self._random.random()
         if share < REVERTS:
             self.revert()
@@ -55,9 +58,9 @@ class Others:
 
     def write_stamp(self, key: str) -> None:
         """Write a value that nobody has written before."""
-        self._last += 1
-        text = encode([self._last, self._last]) if key == "trail" else str(self._last)
-        self._put(key, self._last, f"{SECRET}{text}" if key == EVERY_OTHER else text)
+        stamp = next(self._last)
+        text = encode([stamp, stamp]) if key == "trail" else str(stamp)
+        self._put(key, stamp, f"{SECRET}{text}" if key == EVERY_OTHER else text)
 
     def write_bounds(self) -> None:
         """Write both bounds one after the other; in between they often break the rule."""

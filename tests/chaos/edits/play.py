@@ -24,6 +24,9 @@ LOOKERS: Final = 3
 MOST: Final = 3
 """Runs at most, compared with the kills that there are to be."""
 
+MEANWHILE: Final = 0.3
+"""Part of the kills after which others write before the plugin is there again."""
+
 
 def play(
     seed: str,
@@ -48,15 +51,19 @@ def play(
     """
     with campaign(seed, keep) as made:
         control = made.agent.control
-        others = Others(control, made.random("others"))
-        weather = Weather(control, made.random("weather"), BRIEF if brief else tuple(PLAN))
+        pace = made.orders.pace
+        others = Others(control, made.random("others"), pace)
+        weather = Weather(control, made.random("weather"), pace, BRIEF if brief else tuple(PLAN))
         lookers = [partial(made.look_until, number) for number in range(LOOKERS)]
         with _going_on(made.haste_until, made.witness_until, *lookers):
             with _going_on(*([others.write_until, weather.blow_until] if disturbed else [])):
+                meanwhile = made.random("meanwhile")
                 intents = plan(made.random("kills"), transactions / max(kills, 1))
                 while (amid := made.amid) < kills:
                     assert made.orders[Slot.RUN] < MOST * kills, "hardly any run comes to a transaction"
                     made.kill(next(intents))
+                    if disturbed and meanwhile.random() < MEANWHILE:
+                        others.write()
                     if made.amid > amid and made.amid % 10 == 0:
                         told(f"{made.amid} of {kills} kills, {made.orders[Slot.NUMBER]} transactions")
                 pid, mark = made.start()

@@ -23,12 +23,9 @@ from tests.chaos.edits.editing_plugin import Editing, Values, snapshot_of
 from tests.chaos.edits.evidence import Held, Kill
 from tests.chaos.edits.foreign import Others
 from tests.chaos.edits.notes import SECRET, Snapshot
-from tests.chaos.edits.orders import Orders, Slot
+from tests.chaos.edits.orders import LOOK, Orders, Slot
 from tests.chaos.rig import REPOSITORY
 from tests.e2e.agent_process import AgentProcess, agent_process
-
-LOOK: Final = 0.005
-"""Seconds between two looks at what no event tells."""
 
 HOLDS: Final = 8.0
 """Seconds that the agent may take to hold an aimed request; then the kill comes without."""
@@ -49,8 +46,8 @@ WITNESS: Final = 0.02
 DOWN: Final = 0.1
 """Seconds until the next command where the plugin could not answer."""
 
-HASTE: Final = 1.5
-"""Seconds between two edits by a handler."""
+HASTE: Final = 8
+"""Transactions from one edit by a handler to the next."""
 
 
 @dataclass(slots=True)
@@ -163,7 +160,7 @@ class Campaign:
     def haste_until(self, stopped: threading.Event) -> None:
         """Have handlers edit that have no time for it."""
         random = self.random("haste")
-        while not stopped.wait(HASTE):
+        while not self.orders.pace(stopped, HASTE):
             self.ask(random.choice(("hasty", "brisk")), 0.0)
 
     def witness_until(self, stopped: threading.Event) -> None:

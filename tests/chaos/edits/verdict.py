@@ -42,16 +42,23 @@ STRANGE: Final = "errors that are none of the framework's"
 ENDED: Final = "processes that ended by themselves"
 APART: Final = "final states that differ from the agent's"
 LEFT: Final = "intent files that were left"
+TOO_FEW: Final = "campaigns in which hardly any edit was done, so that they show nothing"
 LEAKED: Final = "places where a secret can be read"
 
 PROMISES: Final = (
     *(MIXED, TORN, INVALID, UNKNOWN, TWO_IN_A_CALL, SEEN_FAILED, SEEN_FAILING, WENT_BACK),
-    *(NEVER_WAS, NOT_REFUSED, WRITTEN_ANYWAY, HALF, STRANGE, ENDED, APART, LEFT, LEAKED),
+    *(NEVER_WAS, NOT_REFUSED, WRITTEN_ANYWAY, HALF, STRANGE, ENDED, APART, LEFT, TOO_FEW, LEAKED),
 )
 """Of each of these there must be none."""
 
 AT_FAULT: Final = tuple(f"code {error.exit_code}" for error in (AgentUnreachable, AgentRefused, BadAgentAnswer))
 """How a process may end by itself: the agent's API failed while it started."""
+
+ENOUGH: Final = 0.05
+"""Part of all transactions that must be edits which were done,"""
+
+MANY: Final = 20
+"""where there are so many."""
 
 REFUSED: Final = ("breaks a rule", "author fails")
 
@@ -82,6 +89,9 @@ def broken(given: Evidence) -> Iterator[tuple[str, str]]:
     yield from ((ENDED, how) for how in given.ended_by_itself if how not in AT_FAULT)
     if given.mine is None or given.mine != given.theirs:
         yield APART, f"plugin {given.mine}, agent {given.theirs}"
+    done, begun = sum(1 for _ in _done_edits(given)), len(given.transactions)
+    if begun >= MANY and done < ENOUGH * begun:
+        yield TOO_FEW, f"{done} of {begun}"
     yield from ((LEFT, path) for path in given.intents)
     yield from ((LEAKED, where) for where in given.leaks)
 

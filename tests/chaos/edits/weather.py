@@ -10,9 +10,13 @@ from kepm_plugin.devagent.control_client import ControlClient
 from kepm_plugin.devagent.faults import ApiCut, ApiFault, ApiHangs, ApiLate, ApiRefused, ApiSlow
 from tests.chaos.edits.editing_plugin import Editing
 from tests.chaos.edits.notes import EVERY_OTHER, STAMPS
+from tests.chaos.edits.orders import Pace
 
-GAP: Final = (0.3, 2.5)
-"""Seconds from one fault to the next, at least and at most."""
+GAP: Final = (1, 8)
+"""Transactions from one fault to the next, at least and at most."""
+
+WITHIN: Final = 0.2
+"""Seconds within which it comes then."""
 
 GIVEN_UP: Final = 5.0
 """Seconds after which the plugin's client gives an answer up."""
@@ -74,15 +78,16 @@ BRIEF: Final = tuple(name for name in PLAN if "hangs" not in name and "given up"
 class Weather:
     """Sets faults of some kinds, one after the other."""
 
-    def __init__(self, control: ControlClient, random: Random, names: Sequence[str] = tuple(PLAN)) -> None:
-        self._control, self._random = control, random
+    def __init__(self, control: ControlClient, random: Random, pace: Pace, names: Sequence[str]) -> None:
+        self._control, self._random, self._pace = control, random, pace
         self.set: dict[str, int] = dict.fromkeys(names, 0)
         """How often each came."""
 
     def blow_until(self, stopped: threading.Event) -> None:
         """Set faults at random moments."""
         weights = [PLAN[name][0] for name in self.set]
-        while not stopped.wait(self._random.uniform(*GAP)):
+        while not self._pace(stopped, self._random.randint(*GAP)):
+            stopped.wait(self._random.uniform(0, WITHIN))
             (name,) = self._random.choices(list(self.set), weights)
             self._control.fault(PLAN[name][1](self._random))
             self.set[name] += 1
