@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 from ._amounts import NUMBER, product
+from ._kind import Unfit
 
 _SECOND: Final = 1_000_000
 _MINUTE, _HOUR, _DAY = 60 * _SECOND, 3600 * _SECOND, 86_400 * _SECOND
@@ -29,6 +30,7 @@ _PLAIN: Final = _pattern(r"(N)(e[+-]?\d{1,2})?")
 _PART: Final = _pattern(r"\s*(N)\s*([a-z\u03bc]+)")
 _PARTS: Final = _pattern(r"(?:\s*(?:N)\s*[a-z\u03bc]+)+")
 _ISO: Final = _pattern(r"p (?:(N)w)? (?:(N)d)? (?:t (?:(N)h)? (?:(N)m)? (?:(N)s)?)?")
+_CALENDAR: Final = _pattern(r"^p[^t]* [ym] | \d \s* (?:y|yrs?|years?|mo|months?) (?![a-z])")
 # [d.]hh:mm:ss[.fffffff], as .NET writes a TimeSpan, or with a colon after the days. Not hh:mm, which may be meant as
 # mm:ss, and not 24 hours, which .NET itself reads as 24 days.
 _CLOCK: Final = _pattern(r"(?:(\d+)[.:])? ([01]?\d|2[0-3]) : ([0-5]?\d) : ([0-5]?\d(?:\.\d+)?)")
@@ -41,7 +43,7 @@ def duration(text: str) -> timedelta:
     length varies; a .NET TimeSpan (`00:05:00`, `1.02:03:04.5`). A minus in front makes any of them negative.
 
     Raises:
-        ValueError: It is none of them.
+        ValueError: It is none of them; `Unfit` where it counts years or months.
         OverflowError: It is too long.
     """
     text = text.strip().casefold()
@@ -56,6 +58,8 @@ def _microseconds(text: str) -> int:
         return product(found[1], _SECOND, found[2])[0]
     if found := _CLOCK.fullmatch(text):
         return _total(found.groups(), (_DAY, _HOUR, _MINUTE, _SECOND))
+    if _CALENDAR.search(text):
+        raise Unfit("years and months have no fixed length; count days")
     if text[-1:] not in ("p", "t") and (found := _ISO.fullmatch(text)):
         return _total(found.groups(), (7 * _DAY, _DAY, _HOUR, _MINUTE, _SECOND))
     parts = [(number, _UNITS.get(unit, 0)) for number, unit in _PART.findall(text)] if _PARTS.fullmatch(text) else []

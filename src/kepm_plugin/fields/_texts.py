@@ -19,6 +19,7 @@ from ._sizes import Size
 Scalar: TypeAlias = str | int | float | bool
 """What a PUT carries: a JSON string, number or boolean (HTTP Reference)."""
 
+_SHOWN: Final = 80  # characters of a wrong value in an error
 _WRITTEN_OUT: Final = 20  # zeros, at most, that a decimal number is written with
 
 
@@ -82,6 +83,15 @@ def key_text(key: object) -> str:
     """Return the key of a dict as JSON has it."""
     found = tree(key)
     return found if isinstance(found, str) else json_text(found)
+
+
+def shortened(value: object) -> str:
+    """Return the `repr` of a value for an error, cut where it is long."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # it is very deep, or a number with more digits than Python prints
+        return f"this {type(value).__name__}"
+    return f"{text[:_SHOWN]}… ({len(text)} characters)" if len(text) > _SHOWN else text
 
 
 def json_text(found: object) -> str:
