@@ -181,7 +181,7 @@ def test_a_subclass_adds_to_its_bases_and_constants_are_no_settings() -> None:
         ({"x": setting(ge="soon")}, {"x": timedelta}, "Sample.x has the limit ge='soon', which is not a duration"),
         ({"x": setting(le=-1)}, {"x": Size}, "Sample.x has the limit le=-1, which is not a size"),
         ({"x": setting(ge="1")}, {"x": int}, "Sample.x has the limit ge='1', which is not a number"),
-        ({"x": setting(min_length="1")}, {"x": str}, "which is not a number"),
+        ({"x": setting(**ODD)}, {"x": str}, "which is not a number"),
         ({"x": setting(default=timedelta(0), gt="0s")}, {"x": timedelta}, "as in 5s or 1h30m, above 0s, and its"),
         ({"x": setting(aliases="old")}, {"x": int}, "Sample.x has aliases that are one text; write aliases=('old',)"),
         ({"wait": timedelta(5)}, {}, "Sample.wait has no annotation"),

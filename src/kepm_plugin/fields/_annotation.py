@@ -50,6 +50,8 @@ def _kind(annotation: Any) -> Kind:
         return anything()
     if base in SCALARS:
         return SCALARS[base]
+    if hasattr(base, "__kepm_declared__"):  # a dataclass, too, but with keys and secrets of its own
+        raise TypeError("a class of settings in another type")
     if is_object(annotation):
         return object_kind(annotation, type_text(annotation), _kind)
     raise TypeError("an unknown type")

@@ -116,13 +116,13 @@ def table(text: str, key: Kind, value: Kind) -> Kind:
         return found
 
     def load(given: Any) -> Any:
-        raw = from_json(given, dict)
+        raw: dict[Any, Any] = from_json(given, dict)
         return unique([(key.loaded(name), value.loaded(one)) for name, one in raw.items()], len(raw))
 
     def check(given: Any) -> Any:
         if type(given) is not dict:
             raise TypeError
-        raw: dict[Any, Any] = given
+        raw: dict[Any, Any] = {**given}
         found = unique([(key.checked(name), value.checked(one)) for name, one in raw.items()], len(raw))
         if len({key_text(name) for name in found}) < len(found):
             raise ValueError("two keys with the same text")
