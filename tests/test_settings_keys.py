@@ -12,7 +12,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from kepm_plugin import Plugin, Secret, Settings, Size, setting
-from kepm_plugin.errors import PluginDefinitionError, SettingsError
+from kepm_plugin.errors import PluginDefinitionError, SettingsError, UsageError
 from kepm_plugin.settings import (
     Scalar,
     aliased_keys,
@@ -281,11 +281,12 @@ PARTS = st.builds(
 
 def opened(key: str, value: Any, separator: str) -> dict[str, str]:
     """Return an array or an object as an agent may flatten it: by keys below, null as empty text."""
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
-    if inside is None:
+    if not isinstance(value, dict | list):
         return {key: "" if value is None else str(value)}
+    items: list[Any] = [*value]
+    inside: dict[Any, Any] = {**value} if isinstance(value, dict) else dict(enumerate(items))
     found: dict[str, str] = {}
-    for name, one in inside:
+    for name, one in inside.items():
         found |= opened(f"{key}{separator}{name}", one, separator)
     return found
 
@@ -328,25 +329,16 @@ def test_any_keys_and_texts_parse_or_are_a_settings_error(values: dict[str, str]
     assert any(f"'{leaf.key}'" in told for leaf in leaves_of(Parts))
 
 
-def test_unknown_keys_are_those_that_nothing_declares() -> None:
-    values = dict.fromkeys(
-        (
-            "hosts",
-            "HOSTS.0",
-            "hosts:1:x",
-            "hosts.x",
-            "sizes.any.thing",
-            "target.proxy.ports.3",
-            "target.other",
-            "kepm.x",
-        ),
-        "",
-    )
-    assert unknown_keys(Parts, values) == ("hosts.x", "hosts:1:x", "target.other")
-    assert unknown_keys(Renamed, dict.fromkeys(("Depth", "older.folder", "servers.0", "inner.x", "zzz"), "")) == (
-        "inner.x",
-        "zzz",
-    )
+@pytest.mark.parametrize(
+    ("kind", "keys", "unknown"),
+    [
+        (Parts, "hosts HOSTS.0 hosts:1:x hosts.x sizes.a.b kepm.x", "hosts.x hosts:1:x"),
+        (Parts, "target.proxy.ports.3 target.other target.proxy:x", "target.other target.proxy:x"),
+        (Renamed, "Depth older.folder servers.0 inner.x zzz", "inner.x zzz"),
+    ],
+)
+def test_unknown_keys_are_those_that_nothing_declares(kind: type[Settings], keys: str, unknown: str) -> None:
+    assert unknown_keys(kind, dict.fromkeys(keys.split(), "")) == tuple(unknown.split())
 
 
 async def test_a_test_may_set_parts_and_aliases_and_is_told_of_slips() -> None:
@@ -354,3 +346,5 @@ async def test_a_test_may_set_parts_and_aliases_and_is_told_of_slips() -> None:
         assert host.plugin.settings.hosts == ["x"]
         await host.change_setting("levels", 9)
         assert host.plugin.settings.depth == 9
+        with pytest.raises(UsageError, match=r"Renamed declares no key 'inner\.rot'.*did you mean 'inner\.root'"):
+            await host.change_setting("inner.rot", "/a")

@@ -31,7 +31,8 @@ def type_text(annotation: Any) -> str:
 def _kind(annotation: Any) -> Kind:
     while isinstance(annotation, NewType):
         annotation = annotation.__supertype__
-    base, args = get_origin(annotation) or annotation, get_args(annotation)
+    base: Any = get_origin(annotation) or annotation
+    args = get_args(annotation)
     if base in (Union, types.UnionType):
         inner = [arg for arg in args if arg is not type(None)]
         if len(inner) != 1:
@@ -50,7 +51,7 @@ def _kind(annotation: Any) -> Kind:
         return anything()
     if base in SCALARS:
         return SCALARS[base]
-    if hasattr(base, "__kepm_declared__"):  # a dataclass, too, but with keys and secrets of its own
+    if hasattr(annotation, "__kepm_declared__"):  # a dataclass, too, but with keys and secrets of its own
         raise TypeError("a class of settings in another type")
     if is_object(annotation):
         return object_kind(annotation, type_text(annotation), _kind)
