@@ -8,7 +8,6 @@ import msgspec
 
 from ._kind import Entries, Items, Kind
 from ._secret import Secret
-from ._texts import key_text
 
 COLLECTIONS: Final = (list, tuple, set, frozenset, dict)
 
@@ -123,10 +122,7 @@ def table(text: str, key: Kind, value: Kind) -> Kind:
         if type(given) is not dict:
             raise TypeError
         raw: dict[Any, Any] = {**given}
-        found = unique([(key.checked(name), value.checked(one)) for name, one in raw.items()], len(raw))
-        if len({key_text(name) for name in found}) < len(found):
-            raise ValueError("two keys with the same text")
-        return found
+        return unique([(key.checked(name), value.checked(one)) for name, one in raw.items()], len(raw))
 
     return Kind(dict, f"JSON text of a {text}", load, check, parts=Entries(value), secret=value.secret)
 

@@ -12,8 +12,8 @@ from typing import Any, Final, TypeAlias
 FAILURES: Final = (ValueError, TypeError, LookupError, RecursionError, ArithmeticError)
 """What reading and checking raise where a value breaks the rule."""
 
-_SEPARATOR: Final = re.compile("[.:]")
-_INDEX: Final = re.compile(r"0|[1-9]\d{0,5}", re.ASCII)
+_SEPARATOR: Final = "[.:]"
+_INDEX: Final = "0|[1-9][0-9]{0,5}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Items:
 
     def at(self, index: str) -> "Kind | None":
         """Return the kind of a part; None where the text is no index."""
-        return self.kinds[min(int(index), len(self.kinds) - 1)] if self.kinds and _INDEX.fullmatch(index) else None
+        return self.kinds[min(int(index), len(self.kinds) - 1)] if self.kinds and re.fullmatch(_INDEX, index) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def gathered(kind: Kind, texts: Mapping[str, str]) -> Any:
 
 
 def _split(rest: str) -> tuple[str, str]:
-    name, *below = _SEPARATOR.split(rest, maxsplit=1)
+    name, *below = re.split(_SEPARATOR, rest, maxsplit=1)
     return name, below[0] if below else ""
 
 

@@ -23,7 +23,7 @@ _BOOLEANS: Final = {  # .NET writes True and False, JSON true and false, people 
     **dict[str, bool].fromkeys(("false", "0", "no", "n", "off"), False),
 }
 _INT64: Final = range(-(2**63), 2**63)  # what .NET calls a long
-_DECIMAL: Final = re.compile(rf"[+-]?(?:{NUMBER})(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_DECIMAL: Final = rf"[+-]?(?:{NUMBER})(?:e[+-]?\d+)?"  # compiled where it is first needed
 
 
 def _utf8(value: Any) -> str:
@@ -51,7 +51,7 @@ def _number(given: Any) -> float:
 
 def _decimal(given: Any) -> Decimal:
     text = _numeral(given).strip()
-    if not _DECIMAL.fullmatch(text):
+    if not re.fullmatch(_DECIMAL, text, re.ASCII | re.IGNORECASE):
         raise ValueError
     try:
         return Decimal(text)

@@ -1,6 +1,6 @@
 """Values as the agent carries them: text, whole numbers, numbers and booleans; what has parts is JSON text."""
 
-import base64
+import binascii
 import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -52,14 +52,14 @@ def tree(value: object) -> object:
         case Decimal():
             return _decimal_text(value)
         case bytes():
-            return base64.b64encode(value).decode()
+            return binascii.b2a_base64(value, newline=False).decode()
         case _:
             return _parts(value)
 
 
 def _parts(value: object) -> object:
     if isinstance(value, Mapping):
-        found = {key_text(key): tree(one) for key, one in cast("Mapping[object, object]", value).items()}
+        found = {_key_text(key): tree(one) for key, one in cast("Mapping[object, object]", value).items()}
         return dict(sorted(found.items()))
     if isinstance(value, list | tuple):
         return [tree(one) for one in cast("list[object]", value)]
@@ -78,7 +78,7 @@ def members(owner: Any) -> Iterator[tuple[str, str]]:
         yield from ((one.name, one.name) for one in fields(owner))
 
 
-def key_text(key: object) -> str:
+def _key_text(key: object) -> str:
     """Return the key of a dict as JSON has it."""
     found = tree(key)
     return found if isinstance(found, str) else json_text(found)
