@@ -306,6 +306,7 @@ def test_the_agents_text_means(name: str, text: str, expected: object) -> None:
         ("number", "1e999", "a number"),
         ("mode", "medium", "one of fast, Slow, or empty"),
         ("choice", "", "one of a, B, 3"),
+        ("maybe", " ", "true or false, or empty"),
         ("folder", "", "a path"),
         ("folder", "a\0b", "a path"),
         ("folder", "\ud800", "a path"),

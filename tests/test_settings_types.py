@@ -232,7 +232,7 @@ def test_a_snapshot_that_was_put_is_read_back(
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, item.name) for kind, _ in EVERY for item in fields_of(kind)])
-@examples(PATIENT, max_examples=25)
+@examples(PATIENT, max_examples=20)
 @given(data=st.data())
 def test_a_value_of_each_type_is_read_back(kind: type[Settings], name: str, data: st.DataObject) -> None:
     value = data.draw((PLAIN | COMPOSITE)[name])
@@ -274,7 +274,7 @@ ANY_TEXT: Final = st.text(max_size=12) | ODD | st.text('0123456789.:+-eEPTdhmsKi
 
 
 @pytest.mark.parametrize(("kind", "strategies"), EVERY)
-@examples(PATIENT, max_examples=400)
+@examples(PATIENT, max_examples=200)
 @given(data=st.data())
 def test_any_text_parses_or_is_an_error_with_key_and_rule(
     kind: type[Settings], strategies: dict[str, object], data: st.DataObject
