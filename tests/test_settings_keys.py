@@ -253,6 +253,13 @@ def test_parts_that_do_not_fit_are_an_error_with_key_and_rule(values: dict[str, 
     assert caught.value.key == expected.split("'")[1]
 
 
+def test_blank_text_is_not_the_empty_text_that_means_none() -> None:
+    assert Parts.parse({"maybe": ""}).maybe is None
+    assert Parts.parse({"maybe": " NULL "}).maybe is None
+    with pytest.raises(SettingsError, match="'maybe' must be JSON text of"):
+        Parts.parse({"maybe": " "})
+
+
 def test_secret_parts_are_in_no_error() -> None:
     with pytest.raises(SettingsError) as caught:
         Parts.parse({"secrets.0": "hunter2", "secrets.2": "hunter3"})

@@ -1,9 +1,12 @@
 """Types of settings: what the agent's text means for each, and what comes back from a round trip."""
 
+import copy
 import dataclasses
 import enum
 import json
+import logging
 import math
+import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -14,11 +17,13 @@ from uuid import UUID
 
 import msgspec
 import pytest
+import structlog
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from kepm_plugin.errors import SettingsError
+from kepm_plugin.errors import KepmError, SettingsError
+from kepm_plugin.message import encode_json
 from kepm_plugin.settings import (
     Scalar,
     Secret,
@@ -102,6 +107,21 @@ class Plain(Settings):
     port: Port = Port(1)
 
 
+@dataclasses.dataclass
+class Growing:
+    steps: list[int] = dataclasses.field(default_factory=list[int])
+    pause: timedelta = timedelta(seconds=1)
+
+
+class Strict(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, tag="strict", tag_field="kind"):
+    top_speed: Decimal = Decimal(1)
+
+
+class Loose(TypedDict, total=False):
+    level: Level
+    inner: Strict
+
+
 class Composite(Settings):
     """Types with parts."""
 
@@ -122,6 +142,19 @@ class Composite(Settings):
     window: Window | None = None
     proxies: dict[str, Proxy] = setting(default={})
     anything: list[object] = setting(default=[])
+    growing: Growing = setting(default=Growing())
+    strict: Strict = setting(default=Strict())
+    loose: Loose = setting(default=Loose())
+    moments: set[datetime] = setting(default=set())
+    accounts: tuple[Account, ...] = ()
+
+
+class Whole(Settings):
+    """All types in one snapshot, and one class twice."""
+
+    plain: Plain
+    again: Plain = setting(key="second.plain")
+    composite: Composite
 
 
 TEXTS: Final = st.text(max_size=8)
@@ -137,6 +170,8 @@ DURATIONS: Final = st.timedeltas() | st.integers(-200_000, 200_000).map(lambda n
 SECRETS: Final = TEXTS.map(Secret)
 TIMES: Final = st.times()
 PROXIES: Final = st.builds(Proxy, host=TEXTS, connect_timeout=DURATIONS, port=st.integers(1, 65_535))
+ACCOUNTS: Final = st.builds(Account, user=TEXTS, password=SECRETS, quota=st.none() | SIZES, home=PATHS)
+STRICT: Final = st.builds(Strict, top_speed=DECIMALS)
 JSON: Final = st.recursive(
     st.none() | st.booleans() | INT64 | FLOATS | TEXTS,
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXTS, inner, max_size=2),
@@ -192,10 +227,15 @@ COMPOSITE: Final[dict[str, st.SearchStrategy[Any]]] = {
     "names": some(st.none() | TEXTS),
     "blobs": st.none() | some(st.none() | st.binary(max_size=8)),
     "proxy": PROXIES,
-    "account": st.none() | st.builds(Account, user=TEXTS, password=SECRETS, quota=st.none() | SIZES, home=PATHS),
+    "account": st.none() | ACCOUNTS,
     "window": st.none() | st.fixed_dictionaries({"opens": TIMES}, optional={"days": some(INT64)}),
     "proxies": few(PROXIES),
     "anything": some(JSON),
+    "growing": st.builds(Growing, steps=some(INT64), pause=DURATIONS),
+    "strict": STRICT,
+    "loose": st.fixed_dictionaries({}, optional={"level": st.sampled_from(Level), "inner": STRICT}),
+    "moments": some(MOMENTS.map(lambda moment: moment.replace(fold=0))).map(set),
+    "accounts": some(ACCOUNTS).map(tuple),
 }
 EVERY: Final[list[tuple[type[Settings], dict[str, st.SearchStrategy[Any]]]]] = [(Plain, PLAIN), (Composite, COMPOSITE)]
 
@@ -217,21 +257,33 @@ def test_every_type_has_values_to_try(kind: type[Settings], strategies: dict[str
     assert [item.name for item in fields_of(kind)] == list(strategies)
 
 
-@pytest.mark.parametrize(("kind", "strategies"), EVERY)
-@PATIENT
-@given(data=st.data())
-def test_a_snapshot_that_was_put_is_read_back(
-    kind: type[Settings], strategies: dict[str, st.SearchStrategy[Any]], data: st.DataObject
-) -> None:
-    original = kind(**{name: data.draw(values, label=name) for name, values in strategies.items()})
-    sent = flat(original)
-    for spelling in (0, 1):
-        again = kind.parse({key: spelt(value)[spelling] for key, value in sent.items()})
-        assert again == original
-        assert flat(again) == sent
+NAMES: Final = [(kind, item.name) for kind, _ in EVERY for item in fields_of(kind)]
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, item.name) for kind, _ in EVERY for item in fields_of(kind)])
+def pickled(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value))  # noqa: S301 - its own
+
+
+def snapshots(kind: type[Settings], strategies: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Settings]:
+    return st.builds(kind, **strategies)
+
+
+@examples(PATIENT, max_examples=40)
+@given(
+    st.builds(Whole, plain=snapshots(Plain, PLAIN), again=st.just(Plain()), composite=snapshots(Composite, COMPOSITE)),
+    st.builds(Whole, plain=st.just(Plain()), again=snapshots(Plain, PLAIN), composite=st.just(Composite())),
+)
+def test_a_snapshot_that_was_put_is_read_back(one: Whole, two: Whole) -> None:
+    for original in (one, two):
+        sent = flat(original)
+        for spelling in (0, 1):
+            again = Whole.parse({key: spelt(value)[spelling] for key, value in sent.items()})
+            assert again == original
+            assert flat(again) == sent
+        assert copy.deepcopy(original) == pickled(original) == replace(original) == original
+
+
+@pytest.mark.parametrize(("kind", "name"), NAMES)
 @examples(PATIENT, max_examples=20)
 @given(data=st.data())
 def test_a_value_of_each_type_is_read_back(kind: type[Settings], name: str, data: st.DataObject) -> None:
@@ -239,6 +291,45 @@ def test_a_value_of_each_type_is_read_back(kind: type[Settings], name: str, data
     original = replace(kind(), **{name: value})
     for text in spelt(flat(original)[name]):
         assert kind.parse({name: text}) == original
+
+
+def clock(value: timedelta) -> str:
+    """Return a duration as .NET prints a TimeSpan."""
+    total = abs(value)
+    days, rest = f"{total.days}." if total.days else "", total.seconds
+    text = f"{days}{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
+    fraction = f".{total.microseconds:06}0" if total.microseconds else ""
+    return ("-" if value < timedelta(0) else "") + text + fraction
+
+
+def moment_text(value: datetime) -> str:
+    """Return a date and time as .NET prints it with the format "o"."""
+    at = value.replace(tzinfo=None).isoformat(timespec="microseconds") + "0"
+    return at if value.tzinfo is None else at + "Z"
+
+
+AS_NET: Final[dict[str, list[Callable[[Any], str]]]] = {
+    "flag": [str],  # True, False
+    "whole": [str, "{:+d}".format, "{:020d}".format],
+    "number": [lambda value: repr(value).replace("e", "E"), "{:+.17E}".format],
+    "exact": [str, "{:+}".format],
+    "level": [lambda value: value.name, lambda value: value.value.upper()],
+    "identity": [str, "{{{}}}".format, "({})".format, lambda value: value.hex.upper(), lambda value: value.urn],
+    "wait": [clock],
+    "moment": [moment_text],
+    "day": [date.isoformat],
+    "at": [lambda value: value.isoformat(timespec="microseconds") + "0"],
+    "size": [lambda value: str(int(value)), lambda value: f"{int(value)} bytes"],
+}
+
+
+@pytest.mark.parametrize("name", AS_NET)
+@examples(PATIENT, max_examples=25)
+@given(data=st.data())
+def test_a_scalar_as_dot_net_prints_it_is_read(name: str, data: st.DataObject) -> None:
+    original = Plain(**{name: data.draw(PLAIN[name])})
+    for printed in AS_NET[name]:
+        assert Plain.parse({name: printed(getattr(original, name))}) == original
 
 
 ODD: Final = st.sampled_from(
@@ -273,21 +364,24 @@ ODD: Final = st.sampled_from(
 ANY_TEXT: Final = st.text(max_size=12) | ODD | st.text('0123456789.:+-eEPTdhmsKiB[]{}" ,', max_size=12)
 
 
-@pytest.mark.parametrize(("kind", "strategies"), EVERY)
-@examples(PATIENT, max_examples=200)
-@given(data=st.data())
+PART: Final = st.sampled_from(("", "", "", ".0", ":1", ".a", ".a.0", ".user", ":password", ".kind", ".days.0", ".00"))
+
+
+@pytest.mark.parametrize(("kind", "name"), NAMES)
+@examples(PATIENT, max_examples=25)
+@given(texts=st.dictionaries(PART, ANY_TEXT, max_size=3))
 def test_any_text_parses_or_is_an_error_with_key_and_rule(
-    kind: type[Settings], strategies: dict[str, object], data: st.DataObject
+    kind: type[Settings], name: str, texts: dict[str, str]
 ) -> None:
-    key, text = data.draw(st.sampled_from(sorted(strategies))), data.draw(ANY_TEXT)
-    parsed = outcome(kind, {key: text})
+    parsed = outcome(kind, {name + part: text for part, text in texts.items()})
     if isinstance(parsed, Settings):
-        assert kind.parse({key: spelt(flat(parsed)[key])[0]}) == parsed
+        assert kind.parse({name: spelt(flat(parsed)[name])[0]}) == parsed
         return
-    (leaf,) = (leaf for leaf in leaves_of(kind) if leaf.key == key)
-    assert (parsed.key, parsed.rule) == (key, leaf.rule)
-    assert f"{key!r} must be {leaf.rule}" in str(parsed)
-    assert not leaf.secret or str(parsed).endswith(leaf.rule)
+    (leaf,) = (leaf for leaf in leaves_of(kind) if leaf.key == name)
+    assert (parsed.key, parsed.rule) == (name, leaf.rule)
+    told = str(parsed)
+    assert f"{name!r} must be {leaf.rule}" in told or f"{name!r} has several values, under {name}" in told
+    assert not leaf.secret or told.endswith(leaf.rule) or "several values" in told
 
 
 # --- what a text means ------------------------------------------------------------------------------------------------
@@ -331,6 +425,84 @@ def test_a_duration_means(text: str, seconds: float) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="'wait' must be a duration as in 5s or 1h30m, not "):
         Plain.parse({"wait": text})
+
+
+@pytest.mark.parametrize("text", ["P1Y", "P1M", "-P1Y2M3DT1H", "1 month", "2years", "1mo", "1h 3 y"])
+def test_a_duration_of_months_is_refused_with_the_reason(text: str) -> None:
+    with pytest.raises(SettingsError, match=rf"not '{text}' \(years and months have no fixed length; count days\)$"):
+        Plain.parse({"wait": text})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("waits", '["5s", "P1M"]', "item 1 must be a duration as in 5s or 1h30m (years and months have no fixed"),
+        ("waits", '["5s",]', "JSON is malformed: trailing comma in array (byte 6)"),
+        ("pair", "[1]", "1 items instead of 2"),
+        ("ports", "[1, 1]", "an item comes twice"),
+        ("quotas", '{"a": "1 apple"}', "what 'a' has must be a size as in 64KiB or 10MB"),
+        ("ranks", '{"1": [], "first": []}', "a key comes twice"),
+        ("ranks", '{"9": []}', "the key '9' must be one of 1, 2"),
+        ("proxy", '{"host": "a", "port": 0}', "Expected `int` >= 1 - at `$.port`"),
+        ("proxy", '{"port": 1}', "Object missing required field `host`"),
+        ("strict", '{"top_speed": 1}', "Object contains unknown field `top_speed`"),
+        ("strict", '{"kind": "other"}', "Invalid value 'other' - at `$.kind`"),
+        ("loose", '{"inner": {"top-speed": "fast"}}', "inner must be JSON text of a Strict (top-speed must be a deci"),
+        ("anything", "[" * 66 + "]" * 66, "item 0 must be JSON (more than 64 levels of lists and objects)"),
+    ],
+)
+def test_an_error_says_which_part_is_wrong_and_why(name: str, text: str, reason: str) -> None:
+    error = outcome(Composite, {name: text})
+    assert isinstance(error, SettingsError)
+    assert f" ({reason}" in str(error)
+    assert len(str(error)) < 500
+
+
+def test_an_error_says_that_the_numbers_of_items_have_gaps() -> None:
+    for texts in ({"waits.0": "1", "waits.2": "3"}, {"waits:1": "1"}):
+        with pytest.raises(SettingsError, match="the numbers of the items have gaps, or do not begin with 0"):
+            Composite.parse(texts)
+
+
+def nested_lists(levels: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(levels - 1):
+        found = [found]
+    return found
+
+
+def test_what_is_too_deep_or_too_long_to_print_is_a_settings_error() -> None:
+    cycle: list[object] = []
+    cycle.append(cycle)
+    for wrong in (nested_lists(100_000), nested_lists(66), cycle):
+        with pytest.raises(SettingsError, match="more than 64 levels of lists and objects"):
+            Composite(anything=wrong)
+    with pytest.raises(SettingsError, match=r"'whole' must be a whole number, not this int$"):
+        Plain(whole=10**5000)
+    deep = Composite(anything=nested_lists(65))
+    assert Composite.parse({"anything": str(flat(deep)["anything"])}) == copy.deepcopy(deep) == deep
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *[
+            ("identity", text)
+            for text in ("{0" + "0" * 31, "0x" + "0" * 30, "0" * 29 + "_00", "\u0660" * 32, "0-" * 32)
+        ],
+        *[
+            ("whole", text)
+            for text in ("1_0", "0x10", "1.5", "1e19", "1e999999999", "9" * 5000, "NaN", "1,000", "\u0661")
+        ],
+        *[("number", text) for text in ("1_0", "NaN", "Infinity", "-inf", "1e309", "1,5", "0x1p3", "9" * 5000)],
+        *[("exact", text) for text in ("NaN", "sNaN", "Infinity", "1_0", "1e99999999999999999999")],
+        *[("flag", text) for text in ("", "t", "2", "1.0", "enabled", "\u0130")],
+    ],
+)
+def test_a_scalar_that_no_one_means_is_refused(name: str, text: str) -> None:
+    error = outcome(Plain, {name: text})
+    assert isinstance(error, SettingsError)
+    assert error.key == name
 
 
 @pytest.mark.parametrize(
@@ -404,6 +576,12 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         ("choice", "null", "null"),
         ("choice", "NULL", None),
         ("exact", " 0.10 ", Decimal("0.1")),
+        ("whole", "+5", 5),
+        ("whole", "007", 7),
+        ("whole", "1E+2", 100),
+        ("whole", "-9223372036854775808", -(2**63)),
+        ("number", ".5", 0.5),
+        ("number", "+5.", 5.0),
         ("identity", "{00000000-0000-0000-0000-00000000000A}", UUID(int=10)),
         ("moment", "2026-01-01T02:00:00.1234567+02:00", datetime(2026, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)),
         ("moment", "2026-01-01T00:00Z", datetime(2026, 1, 1, tzinfo=UTC)),
@@ -423,6 +601,9 @@ def test_a_text_means(name: str, text: str, expected: object) -> None:
     [
         ("waits", '["5s", 60, "PT1H", 0.5]', [timedelta(seconds=s) for s in (5, 60, 3600, 0.5)]),
         ("sizes", '["1KiB", 10]', (Size(1024), Size(10))),
+        ("growing", "{}", Growing()),
+        ("strict", '{"top-speed": 12345678901234567890.123456789}', Strict(Decimal("12345678901234567890.123456789"))),
+        ("anything", "[0.1, 1e2]", [0.1, 100.0]),
         ("pair", '["7", "LOW"]', (7, Level.LOW)),
         ("ports", '[1, "2"]', {1, 2}),
         ("ranks", '{"2": [1.5, "0.10"]}', {Rank.SECOND: [Decimal("1.5"), Decimal("0.1")]}),
@@ -657,3 +838,112 @@ def values_of(kind: type[Settings], texts: Iterable[tuple[str, str]], get: Calla
 def test_floats_and_decimals_stay_what_they_are() -> None:
     assert values_of(Plain, [("number", "1E+20"), ("number", "3")], lambda s: s.number) == [1e20, 3.0]
     assert math.copysign(1, Plain.parse({"number": "-0.0"}).number) == -1
+
+
+# --- what carries a secret, and must not tell it ----------------------------------------------------------------------
+
+
+TELLING: Final[dict[str, Callable[[Any], str]]] = {
+    "repr": repr,
+    "str": str,
+    "format": "{0} {0!r:>20}".format,
+    "percent": lambda secret: "%s %r" % (secret, secret),  # noqa: UP031  what libraries do
+    "f-string": lambda secret: f"{secret} {secret!r} {secret!s:>9}",
+    "keys and items": lambda secret: repr({secret: [secret]}),
+    "snapshot": lambda secret: repr(Plain(secret=secret)),
+    "asdict": lambda secret: repr(dataclasses.asdict(Plain(secret=secret))),
+    "dataclass": lambda secret: repr(Account("u", secret)),
+    "logging": lambda secret: logging.LogRecord("", 0, "", 0, "%s %r", (secret, secret), None).getMessage(),
+    "console": lambda secret: str(
+        structlog.dev.ConsoleRenderer(colors=False)(None, "info", {"event": "", "x": secret})
+    ),
+    "json log": lambda secret: str(structlog.processors.JSONRenderer()(None, "info", {"x": secret})),
+    "key-value log": lambda secret: structlog.processors.KeyValueRenderer()(None, "info", {"x": secret}),
+}
+
+
+@pytest.mark.parametrize("how", TELLING)
+def test_a_secret_is_masked_wherever_it_is_printed(how: str) -> None:
+    told = TELLING[how](Secret("hunter2"))
+    assert "***" in told
+    assert "hunter2" not in told
+
+
+CARRYING: Final[dict[str, Callable[[Any], object]]] = {
+    "json": json.dumps,
+    "msgspec json": msgspec.json.encode,
+    "msgspec msgpack": msgspec.msgpack.encode,
+    "msgspec to_builtins": msgspec.to_builtins,
+    "msgspec dataclass": lambda secret: msgspec.json.encode(Account("u", secret)),
+    "msgspec snapshot": lambda secret: msgspec.json.encode(Plain(secret=secret)),
+    "payload": lambda secret: encode_json({"token": [secret]}),
+    "bytes": bytes,
+    "list": list,
+    "join": lambda secret: ", ".join([secret]),
+    "plus": lambda secret: "a" + secret,
+    "in": lambda secret: "h" in secret,
+    "index": lambda secret: secret[0],
+    "order": lambda secret: secret < "a",
+}
+
+
+@pytest.mark.parametrize("how", CARRYING)
+def test_a_secret_is_in_no_payload_unless_it_is_revealed(how: str) -> None:
+    secret = Secret("hunter2")
+    with pytest.raises((TypeError, KepmError)) as caught:
+        CARRYING[how](secret)
+    assert "hunter2" not in "".join(map(str, (caught.value, caught.value.__cause__, caught.value.__context__)))
+
+
+def test_a_secret_is_a_value() -> None:
+    one = Secret("a")
+    assert one == Secret("a") == copy.deepcopy(one) == pickled(one)
+    assert len({one, Secret("a"), Secret("b")}) == 2
+    assert one != "a"
+    assert (len(one), bool(Secret(""))) == (1, False)
+
+
+class Complaining(Settings):
+    token: Secret = Secret("")
+    how: Literal["plain", "repr", "rule", "dict"] = "plain"
+
+    def validate(self) -> None:
+        text = self.token.reveal()
+        match text and self.how:
+            case "plain":
+                raise ValueError(f"not {text}")
+            case "repr":
+                raise ValueError(f"not {text!r}")
+            case "rule":
+                raise SettingsError(f"not {text}", key="token", rule=f"other than {text}")
+            case "dict":
+                raise ValueError({"text": text})
+            case _:
+                pass
+
+
+@pytest.mark.parametrize("how", ["plain", "repr", "rule", "dict"])
+@pytest.mark.parametrize(
+    "token",
+    ["hunter2", "hunter2\nhunter3", "hunter'\"2\t\\hunter3", "hunter2\xfc\0"],
+    ids=["plain", "lines", "quotes", "odd"],
+)
+def test_a_secret_in_the_complaint_of_validate_is_masked(how: str, token: str) -> None:
+    error = outcome(Complaining, {"token": token, "how": how})
+    assert isinstance(error, SettingsError)
+    told = f"{error} {error.rule} {error.__cause__}"
+    assert "***" in told
+    assert "hunter" not in told
+    assert error.__suppress_context__
+
+
+def test_a_line_of_a_secret_is_masked_where_it_stands_alone() -> None:
+    class Keyed(Settings):
+        token: Secret = Secret("")
+
+        def validate(self) -> None:
+            if self.token:
+                raise ValueError(f"bad line {self.token.reveal().splitlines()[1]}")
+
+    with pytest.raises(SettingsError, match=r"bad line \*\*\*$"):
+        Keyed(token=Secret("-----\nhunter2\n}"))

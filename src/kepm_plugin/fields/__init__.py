@@ -6,15 +6,17 @@ Knows nothing of classes of settings. A value that passes `SettingField.checked`
 from ._annotation import kind_of, type_text
 from ._field import LIMITS, MISSING, Missing, SettingField, limit
 from ._kind import FAILURES, Kind, gathered, opens
-from ._secret import MASK, Secret
+from ._objects import OPTIONS
+from ._secret import MASK, Secret, masked
 from ._sizes import Size
-from ._texts import Scalar, encode
+from ._texts import Scalar, encode, shortened
 
 __all__ = [
     "FAILURES",
     "LIMITS",
     "MASK",
     "MISSING",
+    "OPTIONS",
     "Kind",
     "Missing",
     "Scalar",
@@ -25,6 +27,8 @@ __all__ = [
     "gathered",
     "kind_of",
     "limit",
+    "masked",
     "opens",
+    "shortened",
     "type_text",
 ]

@@ -31,8 +31,7 @@ def type_text(annotation: Any) -> str:
 def _kind(annotation: Any) -> Kind:
     while isinstance(annotation, NewType):
         annotation = annotation.__supertype__
-    base: Any = get_origin(annotation) or annotation
-    args = get_args(annotation)
+    base, args = get_origin(annotation) or annotation, get_args(annotation)
     if base in (Union, types.UnionType):
         inner = [arg for arg in args if arg is not type(None)]
         if len(inner) != 1:
@@ -51,8 +50,6 @@ def _kind(annotation: Any) -> Kind:
         return anything()
     if base in SCALARS:
         return SCALARS[base]
-    if hasattr(annotation, "__kepm_declared__"):  # a dataclass, too, but with keys and secrets of its own
-        raise TypeError("a class of settings in another type")
     if is_object(annotation):
         return object_kind(annotation, type_text(annotation), _kind)
     raise TypeError("an unknown type")

@@ -9,12 +9,12 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from ._kind import FAILURES, Kind, gathered
+from ._kind import FAILURES, Kind, Unfit, gathered
 from ._secret import Secret
 from ._sizes import Size
-from ._texts import encode, strings, tree
+from ._texts import encode, shortened, strings, tree
 
-_SHOWN: Final = 80  # characters of a wrong value in an error
+_REASON: Final = 200  # characters of a reason in an error
 
 
 class Missing(enum.Enum):
@@ -104,7 +104,7 @@ class SettingField:
         return ", ".join((self.kind.rule, *limits)) + (", or empty" if self.kind.optional else "")
 
     def checked(self, value: object) -> Any:
-        """Return the value as a snapshot holds it; raise ValueError where it breaks the rule."""
+        """Return the value as a snapshot holds it; raise ValueError where it breaks the rule, `Unfit` with a reason."""
         if self.kind.optional and (value is None or (isinstance(value, str | bytes | Secret) and not value)):
             return None  # the agent has empty text for either
         try:
@@ -112,7 +112,7 @@ class SettingField:
             if all(LIMITS[name].holds(value, given) for name, given in self.constraints.items()):
                 return value
         except FAILURES as error:
-            raise ValueError(str(error)) from None
+            raise _told(error) from None
         raise ValueError(self.rule)
 
     def parsed(self, text: str) -> Any:
@@ -120,21 +120,21 @@ class SettingField:
         try:
             return self.checked(self.kind.loaded(text))
         except FAILURES as error:
-            raise ValueError(str(error)) from None
+            raise _told(error) from None
 
     def assembled(self, texts: Mapping[str, str]) -> Any:
         """Return the value that the texts of its parts mean, by their keys below its own; raise as `parsed` does."""
         try:
             return self.checked(self.kind.loaded(gathered(self.kind, texts)))
         except FAILURES as error:
-            raise ValueError(str(error)) from None
+            raise _told(error) from None
 
-    def complaint(self, value: object) -> str:
-        """Return what is wrong with a value, without the value where it is a secret."""
-        shown = "" if self.secret else repr(value)
-        if len(shown) > _SHOWN:
-            shown = f"{shown[:_SHOWN]}… ({len(shown)} characters)"
-        return f"{self.key!r} must be {self.rule}" + (f", not {shown}" if shown else "")
+    def complaint(self, value: object, error: ValueError) -> str:
+        """Return what is wrong with a value, without the value and the error's reason where it is a secret."""
+        if self.secret:
+            return f"{self.key!r} must be {self.rule}"
+        reason = f" ({str(error)[:_REASON]})" if isinstance(error, Unfit) else ""
+        return f"{self.key!r} must be {self.rule}, not {shortened(value)}{reason}"
 
     def texts(self, value: object) -> frozenset[str]:
         """Return what must not be seen of a secret: the value as text, and the texts in it.
@@ -144,6 +144,10 @@ class SettingField:
         found = tree(value)
         inside = strings(found, secrets_only=not self.whole)
         return frozenset({str(encode(value)), *inside}) - {""}
+
+
+def _told(error: Exception) -> ValueError:
+    return error if isinstance(error, Unfit) else ValueError(str(error))
 
 
 def _plain(value: str | Secret) -> str:

@@ -12,8 +12,13 @@ from typing import Any, Final, TypeAlias
 FAILURES: Final = (ValueError, TypeError, LookupError, RecursionError, ArithmeticError)
 """What reading and checking raise where a value breaks the rule."""
 
-_SEPARATOR: Final = "[.:]"
-_INDEX: Final = "0|[1-9][0-9]{0,5}"
+
+class Unfit(ValueError):
+    """A value breaks a rule for a reason that the rule does not tell. The text says it, and may quote the value."""
+
+
+_SEPARATOR: Final = re.compile("[.:]")
+_INDEX: Final = re.compile(r"0|[1-9]\d{0,5}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,7 @@ class Items:
 
     def at(self, index: str) -> "Kind | None":
         """Return the kind of a part; None where the text is no index."""
-        return self.kinds[min(int(index), len(self.kinds) - 1)] if self.kinds and re.fullmatch(_INDEX, index) else None
+        return self.kinds[min(int(index), len(self.kinds) - 1)] if self.kinds and _INDEX.fullmatch(index) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,15 @@ class Kind:
         return None if value is None and self.optional else self.check(value)
 
 
+def part(name: str, kind: Kind, read: Callable[[Any], Any], given: Any) -> Any:
+    """Read or check one part of a value; raise `Unfit` that names it where it breaks the rule of its kind."""
+    try:
+        return read(given)
+    except FAILURES as error:
+        reason = f" ({error})" if isinstance(error, Unfit) else ""
+        raise Unfit(f"{name} must be {kind.rule}{reason}") from None
+
+
 def opens(kind: Kind, rest: str) -> bool:
     """Tell whether a key that goes on below a kind's own is one of its parts; `""` is the key itself."""
     if not rest or kind.parts is None:
@@ -107,17 +121,17 @@ def gathered(kind: Kind, texts: Mapping[str, str]) -> Any:
             raise ValueError(f"{name} is none of the parts")
         spelt, kinds[inner[0]] = inner
         if groups.setdefault(spelt, {}).setdefault(below, text) != text:
-            raise ValueError(f"{spelt} has several values")
+            raise Unfit(f"{spelt} has several values")
     found = {name: gathered(kinds[name], group) for name, group in groups.items()}
     if not isinstance(kind.parts, Items):
         return found
     if set(found) != {str(index) for index in range(len(found))}:
-        raise ValueError("the numbers of the items have gaps")
+        raise Unfit("the numbers of the items have gaps, or do not begin with 0")
     return [found[str(index)] for index in range(len(found))]
 
 
 def _split(rest: str) -> tuple[str, str]:
-    name, *below = re.split(_SEPARATOR, rest, maxsplit=1)
+    name, *below = _SEPARATOR.split(rest, maxsplit=1)
     return name, below[0] if below else ""
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 from ._amounts import NUMBER, product
+from ._kind import Unfit
 
 _SECOND: Final = 1_000_000
 _MINUTE, _HOUR, _DAY = 60 * _SECOND, 3600 * _SECOND, 86_400 * _SECOND
@@ -21,14 +22,18 @@ _UNITS: Final[Mapping[str, int]] = {
 _LONGEST: Final = 100  # characters of a text
 
 
-# Patterns are text: compiled where one is first needed, not when this is imported.
-_PLAIN: Final = r"(N)(e[+-]?\d{1,2})?"
-_PART: Final = r"\s*(N)\s*([a-z\u03bc]+)"
-_PARTS: Final = r"(?:\s*(?:N)\s*[a-z\u03bc]+)+"
-_ISO: Final = r"p (?:(N)w)? (?:(N)d)? (?:t (?:(N)h)? (?:(N)m)? (?:(N)s)?)?"
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile(text.replace("N", NUMBER), re.ASCII | re.VERBOSE)
+
+
+_PLAIN: Final = _pattern(r"(N)(e[+-]?\d{1,2})?")
+_PART: Final = _pattern(r"\s*(N)\s*([a-z\u03bc]+)")
+_PARTS: Final = _pattern(r"(?:\s*(?:N)\s*[a-z\u03bc]+)+")
+_ISO: Final = _pattern(r"p (?:(N)w)? (?:(N)d)? (?:t (?:(N)h)? (?:(N)m)? (?:(N)s)?)?")
+_CALENDAR: Final = _pattern(r"^p[^t]* [ym] | \d \s* (?:y|yrs?|years?|mo|months?) (?![a-z])")
 # [d.]hh:mm:ss[.fffffff], as .NET writes a TimeSpan, or with a colon after the days. Not hh:mm, which may be meant as
 # mm:ss, and not 24 hours, which .NET itself reads as 24 days.
-_CLOCK: Final = r"(?:(\d+)[.:])? ([01]?\d|2[0-3]) : ([0-5]?\d) : ([0-5]?\d(?:\.\d+)?)"
+_CLOCK: Final = _pattern(r"(?:(\d+)[.:])? ([01]?\d|2[0-3]) : ([0-5]?\d) : ([0-5]?\d(?:\.\d+)?)")
 
 
 def duration(text: str) -> timedelta:
@@ -38,7 +43,7 @@ def duration(text: str) -> timedelta:
     length varies; a .NET TimeSpan (`00:05:00`, `1.02:03:04.5`). A minus in front makes any of them negative.
 
     Raises:
-        ValueError: It is none of them.
+        ValueError: It is none of them; `Unfit` where it counts years or months.
         OverflowError: It is too long.
     """
     text = text.strip().casefold()
@@ -48,21 +53,16 @@ def duration(text: str) -> timedelta:
     return timedelta(microseconds=sign * _microseconds(text))
 
 
-def _matched(pattern: str, text: str) -> re.Match[str] | None:
-    return re.fullmatch(pattern.replace("N", NUMBER), text, re.ASCII | re.VERBOSE)
-
-
 def _microseconds(text: str) -> int:
-    if found := _matched(_PLAIN, text):
+    if found := _PLAIN.fullmatch(text):
         return product(found[1], _SECOND, found[2])[0]
-    if found := _matched(_CLOCK, text):
+    if found := _CLOCK.fullmatch(text):
         return _total(found.groups(), (_DAY, _HOUR, _MINUTE, _SECOND))
-    if text[-1:] not in ("p", "t") and (found := _matched(_ISO, text)):
+    if _CALENDAR.search(text):
+        raise Unfit("years and months have no fixed length; count days")
+    if text[-1:] not in ("p", "t") and (found := _ISO.fullmatch(text)):
         return _total(found.groups(), (7 * _DAY, _DAY, _HOUR, _MINUTE, _SECOND))
-    found_parts: list[tuple[str, str]] = []
-    if _matched(_PARTS, text):
-        found_parts = re.findall(_PART.replace("N", NUMBER), text, re.ASCII)
-    parts = [(number, _UNITS.get(unit, 0)) for number, unit in found_parts]
+    parts = [(number, _UNITS.get(unit, 0)) for number, unit in _PART.findall(text)] if _PARTS.fullmatch(text) else []
     if len({unit for _, unit in parts if unit}) < max(len(parts), 1):
         raise ValueError("a duration is numbers and units, each unit once, as in 1h30m")
     return sum(product(number, unit)[0] for number, unit in parts)

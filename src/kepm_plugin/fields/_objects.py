@@ -3,13 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from types import MappingProxyType
-from typing import Any, cast, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Final, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 import msgspec
 
 from ._composites import as_it_is, from_json
-from ._kind import Kind, Members
+from ._kind import Kind, Members, Unfit, part
 from ._texts import members, tree
+
+OPTIONS: Final = "kepm_plugin.setting"
+"""Where a dataclass field keeps what `setting()` was given."""
 
 
 def is_object(annotation: Any) -> bool:
@@ -38,6 +41,8 @@ def object_kind(owner: Any, text: str, kind_of: Callable[[Any], Kind]) -> Kind:
     else:
         if not all(one.init for one in fields(owner)):
             raise TypeError("a dataclass with a field that is not given at construction")
+        if any(OPTIONS in one.metadata for one in fields(owner)):
+            raise TypeError("a class with settings of its own, whose keys and secrets would be lost inside of a value")
         hints = get_type_hints(owner, include_extras=True)
         names = dict(members(owner))
     kinds = {name: kind_of(hints[name]) for name in names}
@@ -49,10 +54,12 @@ def object_kind(owner: Any, text: str, kind_of: Callable[[Any], Kind]) -> Kind:
 
     def load(given: Any) -> Any:
         raw = from_json(given, dict)
-        return convert({key: by_spelling[key].loaded(one) if key in by_spelling else one for key, one in raw.items()})
+        read = {key: part(key, kind, kind.loaded, raw[key]) for key, kind in by_spelling.items() if key in raw}
+        return convert(raw | read)
 
     def check(value: Any) -> Any:
-        found = {names[name]: kinds[name].checked(one) for name, one in _taken_apart(owner, names, value).items()}
+        taken = _taken_apart(owner, names, value)
+        found = {names[name]: part(name, kinds[name], kinds[name].checked, one) for name, one in taken.items()}
         made = convert(found)
         if tree(made) != tree(found):  # a default, or `__post_init__`, has put something else there
             raise ValueError("another object comes back")
@@ -72,7 +79,10 @@ def _maker(owner: Any) -> Callable[[Mapping[str, Any]], Any]:
     msgspec.json.Decoder(owner, dec_hook=as_it_is)  # TypeError where msgspec cannot make one
 
     def make(found: Mapping[str, Any]) -> Any:
-        return msgspec.convert(found, owner, dec_hook=as_it_is)
+        try:
+            return msgspec.convert(found, owner, dec_hook=as_it_is)
+        except msgspec.ValidationError as error:
+            raise Unfit(str(error)) from None
 
     return make
 

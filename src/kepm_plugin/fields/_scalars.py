@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-import msgspec
-
 from ._amounts import NUMBER
 from ._kind import Kind
 from ._moments import READERS, checked_date, checked_duration, checked_moment, checked_time
@@ -23,7 +21,10 @@ _BOOLEANS: Final = {  # .NET writes True and False, JSON true and false, people 
     **dict[str, bool].fromkeys(("false", "0", "no", "n", "off"), False),
 }
 _INT64: Final = range(-(2**63), 2**63)  # what .NET calls a long
-_DECIMAL: Final = rf"[+-]?(?:{NUMBER})(?:e[+-]?\d+)?"  # compiled where it is first needed
+_DECIMAL: Final = re.compile(rf"[+-]?(?:{NUMBER})(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_DASHED: Final = r"([0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12})"
+# As .NET writes a Guid: D, B, P and N; and as a URN.
+_UUID: Final = re.compile(rf"(?:urn:uuid:)?{_DASHED}|\{{{_DASHED}\}}|\({_DASHED}\)|([0-9a-f]{{32}})", re.IGNORECASE)
 
 
 def _utf8(value: Any) -> str:
@@ -38,32 +39,38 @@ def _boolean(given: Any) -> bool:
 
 
 def _whole(given: Any) -> int:
-    if isinstance(given, bool):
-        raise TypeError
-    return msgspec.convert(given.strip() if isinstance(given, str) else given, int, strict=False)
+    if type(given) is int:
+        return given
+    value = _decimal(given)
+    # The range comes first: the digits of 1e999999 are more than anybody waits for.
+    if not _INT64.start <= value < _INT64.stop or value != value.to_integral_value():
+        raise ValueError
+    return int(value)
 
 
 def _number(given: Any) -> float:
-    if isinstance(given, bool):
-        raise TypeError
-    return msgspec.convert(given.strip() if isinstance(given, str) else given, float, strict=False)
+    return given if type(given) is float else float(_decimal_text(given))
+
+
+def _decimal_text(given: Any) -> str:
+    text = _numeral(given).strip()
+    if not _DECIMAL.fullmatch(text):
+        raise ValueError
+    return text
 
 
 def _decimal(given: Any) -> Decimal:
-    text = _numeral(given).strip()
-    if not re.fullmatch(_DECIMAL, text, re.ASCII | re.IGNORECASE):
-        raise ValueError
     try:
-        return Decimal(text)
+        return Decimal(_decimal_text(given))
     except InvalidOperation:  # an exponent that no Decimal has
         raise ValueError from None
 
 
 def _numeral(given: Any) -> str:
     """Return the text of a text or a number."""
-    if isinstance(given, bool) or not isinstance(given, str | int | float):
+    if isinstance(given, bool) or not isinstance(given, str | int | float | Decimal):
         raise TypeError
-    return given if isinstance(given, str) else repr(given)
+    return given if isinstance(given, str) else str(given)
 
 
 def _path(given: Any) -> Path:
@@ -71,6 +78,13 @@ def _path(given: Any) -> Path:
     if not isinstance(given, str | Path) or given == "" or "\0" in str(given):
         raise ValueError
     return Path(_utf8(str(given)))
+
+
+def _uuid(given: Any) -> UUID:
+    # `UUID` itself drops braces, hyphens and underscores wherever they are, and takes digits of any script.
+    if not (found := _UUID.fullmatch(_utf8(given).strip())):
+        raise ValueError
+    return UUID("".join(filter(None, found.groups())))
 
 
 def _bytes(given: Any) -> bytes:
@@ -136,7 +150,7 @@ SCALARS: Final[Mapping[Any, Kind]] = {
         Kind(float, "a number", _number, _finite),
         Kind(Decimal, "a decimal number", _decimal, _finite_decimal),
         Kind(Path, "a path", _path, _only_path),
-        Kind(UUID, "a UUID", lambda given: UUID(_utf8(given).strip()), _exactly(UUID)),
+        Kind(UUID, "a UUID", _uuid, _exactly(UUID)),
         Kind(bytes, "base64 text", _bytes, _exactly(bytes)),
         Kind(Size, "a size as in 64KiB or 10MB", lambda given: Size(_numeral(given)), _size),
         Kind(

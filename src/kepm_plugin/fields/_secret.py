@@ -1,9 +1,12 @@
 """`Secret`: a text that shows itself only to those who ask for it."""
 
+from collections.abc import Iterable
 from typing import Any, Final, NoReturn, final
 
 MASK: Final = "***"
 """Stands where a secret was."""
+
+_LINE: Final = 4  # characters: a shorter line of a secret, such as a brace, is no secret
 
 
 @final
@@ -67,3 +70,15 @@ class Secret:
 
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError("a Secret does not change; make another one")
+
+
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """Return a text without secrets, also as `repr` spells them, and without the lines of one that has many."""
+    spelt = {form for secret in secrets for form in (secret, repr(secret)[1:-1], *_lines(secret))}
+    for form in sorted(spelt - {""}, key=len, reverse=True):
+        text = text.replace(form, MASK)
+    return text
+
+
+def _lines(secret: str) -> list[str]:
+    return [line for line in secret.splitlines() if len(line) >= _LINE]

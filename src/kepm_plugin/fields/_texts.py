@@ -1,6 +1,6 @@
 """Values as the agent carries them: text, whole numbers, numbers and booleans; what has parts is JSON text."""
 
-import binascii
+import base64
 import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -19,6 +19,7 @@ from ._sizes import Size
 Scalar: TypeAlias = str | int | float | bool
 """What a PUT carries: a JSON string, number or boolean (HTTP Reference)."""
 
+_SHOWN: Final = 80  # characters of a wrong value in an error
 _WRITTEN_OUT: Final = 20  # zeros, at most, that a decimal number is written with
 
 
@@ -52,14 +53,14 @@ def tree(value: object) -> object:
         case Decimal():
             return _decimal_text(value)
         case bytes():
-            return binascii.b2a_base64(value, newline=False).decode()
+            return base64.b64encode(value).decode()
         case _:
             return _parts(value)
 
 
 def _parts(value: object) -> object:
     if isinstance(value, Mapping):
-        found = {_key_text(key): tree(one) for key, one in cast("Mapping[object, object]", value).items()}
+        found = {key_text(key): tree(one) for key, one in cast("Mapping[object, object]", value).items()}
         return dict(sorted(found.items()))
     if isinstance(value, list | tuple):
         return [tree(one) for one in cast("list[object]", value)]
@@ -78,10 +79,19 @@ def members(owner: Any) -> Iterator[tuple[str, str]]:
         yield from ((one.name, one.name) for one in fields(owner))
 
 
-def _key_text(key: object) -> str:
+def key_text(key: object) -> str:
     """Return the key of a dict as JSON has it."""
     found = tree(key)
     return found if isinstance(found, str) else json_text(found)
+
+
+def shortened(value: object) -> str:
+    """Return the `repr` of a value for an error, cut where it is long."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # it is very deep, or a number with more digits than Python prints
+        return f"this {type(value).__name__}"
+    return f"{text[:_SHOWN]}… ({len(text)} characters)" if len(text) > _SHOWN else text
 
 
 def json_text(found: object) -> str:

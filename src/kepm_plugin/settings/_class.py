@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, dataclass_transform
 
 from kepm_plugin.errors import SettingsError
-from kepm_plugin.fields import MASK, MISSING, SettingField
+from kepm_plugin.fields import MASK, MISSING, SettingField, masked
 
 from ._declaration import Declared, declared, nested_in
 from ._lookup import found
@@ -92,17 +92,16 @@ class Settings:
                 object.__setattr__(self, item.name, item.checked(value))
             except SettingsError as error:
                 problems.append(_within(item, error))
-            except ValueError:
-                problems.append(_Problem(item.key, item.rule, item.complaint(value)))
+            except ValueError as error:
+                problems.append(_Problem(item.key, item.rule, item.complaint(value, error)))
         _raise_for(type(self), problems)
         try:
             self.validate()
         except (ValueError, SettingsError) as error:
             # Neither the message nor a chained exception may carry a secret out.
-            text = str(error)
-            for secret in sorted(secrets_of(self), key=len, reverse=True):
-                text = text.replace(secret, MASK)
-            key, rule = (error.key, error.rule) if isinstance(error, SettingsError) else ("", text)
+            secrets = secrets_of(self)
+            text = masked(str(error), secrets)
+            key, rule = (error.key, masked(error.rule, secrets)) if isinstance(error, SettingsError) else ("", text)
             raise SettingsError(f"{type(self).__name__}: {text}", key=key, rule=rule) from None
 
     def __repr__(self) -> str:

@@ -13,10 +13,21 @@ from typing import Any, ClassVar, Final, cast, get_origin, get_type_hints
 from uuid import UUID
 
 from kepm_plugin.errors import PluginDefinitionError, SettingsError
-from kepm_plugin.fields import LIMITS, MISSING, Kind, Secret, SettingField, kind_of, limit, type_text
+from kepm_plugin.fields import (
+    LIMITS,
+    MISSING,
+    OPTIONS,
+    Kind,
+    Secret,
+    SettingField,
+    kind_of,
+    limit,
+    shortened,
+    type_text,
+)
 
 from ._names import check_keys
-from ._setting import OPTIONS, setting
+from ._setting import setting
 
 _PLAIN: Final = (
     *(str, int, float, bytes, list, tuple, dict, set, frozenset, PurePath, Enum, Secret),
@@ -141,7 +152,7 @@ def _field(cls: Any, root: Any, raw: Field[Any], annotation: Any) -> SettingFiel
     try:
         return replace(item, default=item.checked(default))
     except ValueError:
-        shown = "its default" if item.secret else f"its default {default!r}"
+        shown = "its default" if item.secret else f"its default {shortened(default)}"
         raise _wrong(cls, raw.name, f"must be {item.rule}, and {shown} is not", "correct one of them") from None
 
 

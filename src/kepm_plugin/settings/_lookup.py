@@ -82,6 +82,6 @@ def _several(leaf: SettingField, spelt: Iterable[str]) -> SettingsError:
 def _read(leaf: SettingField, key: str, given: object, read: Callable[[], Any]) -> Any:
     try:
         return read()
-    except ValueError:
+    except ValueError as error:
         where = "" if key == leaf.key else f" (it is set as {key!r})"
-        raise SettingsError(leaf.complaint(given) + where, key=leaf.key, rule=leaf.rule) from None
+        raise SettingsError(leaf.complaint(given, error) + where, key=leaf.key, rule=leaf.rule) from None

@@ -4,17 +4,14 @@ from collections.abc import Iterable
 from dataclasses import field
 from datetime import date, time, timedelta
 from decimal import Decimal
-from typing import Any, Final, TypeAlias, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
-from kepm_plugin.fields import MISSING
+from kepm_plugin.fields import MISSING, OPTIONS
 
 T = TypeVar("T")
 
 Limit: TypeAlias = float | Decimal | timedelta | date | time | str
 """A bound of a value: of its type, or as its text (`"1s"`, `"64MiB"`)."""
-
-OPTIONS: Final = "kepm_plugin.setting"
-"""Where a dataclass field keeps what `setting()` was given."""
 
 
 @overload
