@@ -1,6 +1,7 @@
 """Methods that run without a message."""
 
 from collections.abc import AsyncGenerator, Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -128,18 +129,20 @@ def test_the_setting_of_a_period_is_a_number(plugin: Define, name: str) -> None:
 
     worker = plugin(__annotations__={"settings": WorkerSettings}, sweep=every(setting=name)(sweep))
     assert refusal(worker.declarations) == (
-        f"Worker.sweep: every(setting={name!r}) names no number in WorkerSettings; declare it there, as in "
-        f"'{name}: float = setting(default=60.0, gt=0)'"
+        f"Worker.sweep: every(setting={name!r}) names no number or duration in WorkerSettings; declare it there, as "
+        f"in '{name}: float = setting(default=60.0, gt=0)'"
     )
 
 
-@pytest.mark.parametrize("default", [0, -1.5])
-def test_the_default_of_a_period_is_one(plugin: Define, default: float) -> None:
+@pytest.mark.parametrize(
+    ("kind", "default", "shown"),
+    [(float, 0, "0.0"), (float, -1.5, "-1.5"), (timedelta, timedelta(0), "datetime.timedelta(0)")],
+)
+def test_the_default_of_a_period_is_one(plugin: Define, kind: type, default: object, shown: str) -> None:
     async def sweep(self: Any) -> None: ...
 
-    kind: Any = type("Own", (Settings,), {"poll": default, "__annotations__": {"poll": float}})
-    worker = plugin(__annotations__={"settings": kind}, sweep=every(setting="poll")(sweep))
+    own: Any = type("Own", (Settings,), {"poll": default, "__annotations__": {"poll": kind}})
+    worker = plugin(__annotations__={"settings": own}, sweep=every(setting="poll")(sweep))
     assert refusal(worker.declarations) == (
-        f"Worker.sweep: Own.poll has the default {default if default else 0.0!r}, which is no period; give seconds "
-        "above 0"
+        f"Worker.sweep: Own.poll has the default {shown}, which is no period; give seconds above 0"
     )

@@ -1,6 +1,7 @@
 """`every` and `background`: what runs without a message. Hours pass here in no time."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import count
 from typing import Any
 
@@ -92,13 +93,21 @@ async def test_a_tick_that_fails_is_logged_and_the_next_one_comes(caplog: pytest
     assert "degraded" not in world.states()
 
 
-async def test_a_period_from_the_settings_is_read_before_each_wait_and_one_that_is_none_pauses() -> None:
-    class Own(Settings):
-        poll_seconds: float = 10
+class Numbers(Settings):
+    poll_seconds: float = 10
 
+
+class Durations(Settings):
+    poll_seconds: timedelta = timedelta(seconds=10)
+
+
+@pytest.mark.parametrize("own", [Numbers, Durations])
+async def test_a_period_from_the_settings_is_read_before_each_wait_and_one_that_is_none_pauses(
+    own: type[Settings],
+) -> None:
     class P(Timed):
         id = "P"
-        settings: Own
+        settings: own  # type: ignore[valid-type]  # pyright: ignore[reportInvalidTypeForm]
 
         @every(setting="poll_seconds")
         async def poll(self) -> None:

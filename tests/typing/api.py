@@ -6,6 +6,8 @@ It is checked and never run; what it promises at run time is tested elsewhere.
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
 from typing import Literal, TypedDict, assert_type
 
 import httpx
@@ -21,7 +23,9 @@ from kepm_plugin import (
     Publisher,
     Rejected,
     Request,
+    Secret,
     Settings,
+    Size,
     background,
     every,
     setting,
@@ -55,11 +59,28 @@ async def changes_of(folder: str) -> AsyncGenerator[set[str]]:
     yield {f"{folder}/90-cloud"}
 
 
+class Proxy(msgspec.Struct):
+    host: str
+    port: int = 8080
+
+
+class LimitSettings(Settings, nested=True):
+    size: Size = setting(default=Size("10MB"), le="1GiB", aliases=("max_size",))
+    wait: timedelta = setting(default=timedelta(seconds=5), ge="1s", le=timedelta(minutes=1))
+    share: Decimal = setting(default=Decimal("0.5"), gt=0, lt="1")
+    since: date | None = setting(default=None, ge=date(2026, 1, 1))
+
+
 class WorkerSettings(Settings):
     root: str = setting(default="/etc", key="scan.root", description="Folder that a scan starts from")
     depth: int = setting(default=3, ge=1, le=10)
     token: str = setting(secret=True)  # no default: required
     mode: Literal["fast", "thorough"] = "fast"
+    key: Secret = Secret("")
+    hosts: frozenset[str] = frozenset()
+    proxy: Proxy | None = None
+    limits: LimitSettings = LimitSettings()
+    more: LimitSettings = setting(default=LimitSettings(size=Size(1)), key="more.limits")
 
 
 class MyWorker(Plugin):
@@ -120,6 +141,13 @@ class Scan(Handler[MyWorker]):
         assert_type(self.plugin.settings.depth, int)
         assert_type(self.plugin.settings.token, str)
         assert_type(self.plugin.settings.mode, Literal["fast", "thorough"])
+        assert_type(self.plugin.settings.key.reveal(), str)
+        assert_type(self.plugin.settings.hosts, frozenset[str])
+        assert_type(self.plugin.settings.proxy, Proxy | None)
+        assert_type(self.plugin.settings.limits.size, Size)
+        assert_type(self.plugin.settings.more.wait, timedelta)
+        assert_type(self.plugin.settings.more.since, date | None)
+        assert_type(self.plugin.settings.limits.size * 2, int)
         assert_type(self.plugin.http, httpx.AsyncClient)
         if not message.payload["folder"]:
             raise Rejected("name a folder")
@@ -161,6 +189,7 @@ class Primary(Handler[MyWorker]):
         self.seen += 1
         async with self.plugin.edit_settings() as draft:
             draft.depth = 5
+            draft.limits.wait = timedelta(seconds=2)
         await self.plugin.revert_settings()
         assert_type(await self.plugin.agent_settings(), dict[str, str])
         assert_type(await self.plugin.agent_setting("log.file.path"), str)

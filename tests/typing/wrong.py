@@ -8,7 +8,20 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import assert_type
 
-from kepm_plugin import Change, Handler, Message, Plugin, Publisher, Request, Settings, background, every, setting
+from kepm_plugin import (
+    Change,
+    Handler,
+    Message,
+    Plugin,
+    Publisher,
+    Request,
+    Secret,
+    Settings,
+    Size,
+    background,
+    every,
+    setting,
+)
 
 
 @dataclass
@@ -29,6 +42,8 @@ class Decision:
 class WorkerSettings(Settings):
     depth: int = setting(default=3)
     wrong: int = setting(default="three")  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    token: Secret = "text"  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    size: Size = 5  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
     unknown: int = setting(default=3, minimum=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportUnknownVariableType]
 
 

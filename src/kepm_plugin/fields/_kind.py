@@ -72,7 +72,7 @@ class Kind:
         try:
             return self.load(given)
         except FAILURES:
-            if self.optional and isinstance(given, str) and given.strip().casefold() in ("", "null"):
+            if self.optional and isinstance(given, str) and (not given or given.strip().casefold() == "null"):
                 return None
             raise
 
