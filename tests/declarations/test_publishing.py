@@ -307,7 +307,7 @@ class Recorder:
     def subscribe(self, topic_filter: str) -> str:
         return topic_filter
 
-    async def write_settings(self, changes: dict[str, Any]) -> None:
+    async def write_settings(self, before: Settings, changes: dict[str, Any]) -> None:
         self.written.append(changes)
 
     async def revert_settings(self) -> None:

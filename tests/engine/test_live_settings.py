@@ -325,7 +325,7 @@ async def test_a_hook_that_fails_does_not_keep_the_change_away(caplog: pytest.Lo
 
 async def test_the_hook_never_overlaps_itself_and_the_newest_change_is_told_last() -> None:
     told: list[object] = []
-    started, go_on = anyio.Event(), anyio.Event()
+    started, go_on, seven, eight = anyio.Event(), anyio.Event(), anyio.Event(), anyio.Event()
 
     class P(Plugin):
         id = "P"
@@ -337,6 +337,7 @@ async def test_the_hook_never_overlaps_itself_and_the_newest_change_is_told_last
                 started.set()
                 await go_on.wait()
             told.append("end")
+            {7: seven, 8: eight}.get(change.new.depth, started).set()
 
     @P.command("deeper")
     class Deeper(Handler[P]):
@@ -354,8 +355,11 @@ async def test_the_hook_never_overlaps_itself_and_the_newest_change_is_told_last
             await host.change_setting("depth", 7)
             assert (told, host.plugin.settings.depth) == ([(3, 4, 4)], 7)
             go_on.set()
+        # Whoever changes something does not wait for the one who tells of changes already.
+        await seven.wait()
         assert told == [(3, 4, 4), "end", (4, 7, 7), "end"]
         await host.change_setting("depth", 8)
+        await eight.wait()
         assert told[-2:] == [(7, 8, 8), "end"]
 
 

@@ -101,14 +101,15 @@ class Serving:
             StoreError: The journal cannot be read.
         """
         log.info("plugin.starting", extra={"version": self._kind.version})
+        # Asked first: a copy that the agent does not accept, started by hand perhaps, must not hold the lock.
+        if not await self._unless_stopped(partial(self._patiently, self._kind.id)):
+            return Outcome(None, False)
         if not self._around.try_lock():
-            # The settings are not read before: the copy that handles may be in the middle of writing them.
-            if not await self._unless_stopped(partial(self._patiently, self._kind.id)):
-                return Outcome(None, False)
             self.status.change("standby", "another copy of this plugin handles messages")
             if not await self._unless_stopped(self._stand_by):
                 return Outcome(None, False)
             self.status.change("starting")
+        # Under the lock: another copy may have been in the middle of writing them.
         if not await self._unless_stopped(self._read_settings):
             return Outcome(None, False)
         # Not before: the copy that handled until now has written to it to the last moment.
