@@ -201,7 +201,7 @@ def test_the_texts_of_each_type_of_setting_mean_the_same(modules: dict[str, Modu
     scalars = {kind.__name__: kind for kind in constant("fields._scalars.SCALARS")}
     for kind, (texts, written, *_) in rows.items():
         annotation = eval(kind.strip("`"), scalars | vars(modules["guide.md"]))  # noqa: S307  our own page
-        sample = type("Sample", (Settings,), {"__annotations__": {"x": annotation}})
+        sample: type[Settings] = type("Sample", (Settings,), {"__annotations__": {"x": annotation}})
         given = re.findall(r"`([^`]+)`", texts)
         found = {as_text(flat(sample.parse({"x": text}))["x"]) for text in given}
         assert (found, len(given) > 0) == ({written.strip("`")}, True), kind
