@@ -24,7 +24,7 @@ from kepm_plugin.devagent import Likeness
 from kepm_plugin.errors import EXIT_CODES, PluginDefinitionError
 from kepm_plugin.knobs import COUNTERS, Knobs, defaults
 from kepm_plugin.link import History
-from kepm_plugin.settings import fields_of
+from kepm_plugin.settings import Settings, fields_of, flat
 from kepm_plugin.store import Limits
 from kepm_plugin.testing import hosted
 
@@ -205,6 +205,22 @@ def test_the_switches_of_the_local_agent_are_all_there() -> None:
 
 def test_the_fields_of_a_message_are_all_there() -> None:
     assert list(table("guide.md", "Messages")) == [f"`{name}`" for name in Message.__struct_fields__ if name[0] != "_"]
+
+
+def test_the_texts_of_each_type_of_setting_mean_the_same(modules: dict[str, ModuleType]) -> None:
+    rows = table("guide.md", "Types of settings")
+    scalars = {kind.__name__: kind for kind in constant("fields._scalars.SCALARS")}
+    for kind, (texts, written, *_) in rows.items():
+        annotation = eval(kind.strip("`"), scalars | vars(modules["guide.md"]))  # noqa: S307  our own page
+        sample: type[Settings] = type("Sample", (Settings,), {"__annotations__": {"x": annotation}})
+        given = re.findall(r"`([^`]+)`", texts)
+        found = {as_text(flat(sample.parse({"x": text}))["x"]) for text in given}
+        assert (found, len(given) > 0) == ({written.strip("`")}, True), kind
+    assert scalars.keys() - {kind.strip("`") for kind in rows} == {"Secret"}
+
+
+def as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def test_the_options_of_a_handler_are_all_there() -> None:
