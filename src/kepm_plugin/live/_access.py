@@ -106,10 +106,18 @@ class Access:
             raise
         self._record.forget(write)
 
-    async def revert(self) -> None:
-        """Have the agent go back to the plugin's file.
+    async def reverted(self) -> dict[str, str]:
+        """Have the agent go back to the plugin's file; return all texts.
+
+        What looks like a late write then is reverted once more; what is there even so, the file has.
 
         Raises:
             AgentError: The agent refused or could not be reached.
         """
-        await self._agent.revert(self._plugin_id)
+        values: dict[str, str] = {}
+        for _ in range(2):
+            await self._agent.revert(self._plugin_id)
+            values = await self.values()
+            if not any(self._record.late(key, self._reading.now(values, key)) for key in self._reading.keys):
+                break
+        return values

@@ -192,9 +192,18 @@ class LiveSettings:
         values: Texts = await looking.transactions.run(base, puts)
         if not self._reading.agree(base, values, but=puts):
             # Others are changing something else, key by key: that is taken when two looks agree.
-            values = self._reading.over(base, puts)
+            values = self._without_theirs(base, wanted)
             self._watch.hurry()
         looking.accept(values)
+
+    def _without_theirs(self, base: Texts, wanted: Mapping[str, Scalar]) -> Texts:
+        """Return the texts with only this plugin's changes, over what was stable last; that may not go with them."""
+        values = self._reading.over(self._looking.values, wanted)
+        try:
+            self._reading.parse(values)
+        except SettingsError:
+            return self._reading.over(base, wanted)
+        return values
 
     def _check_unchanged(self, base: Texts, old: Mapping[str, Scalar], puts: Mapping[str, Scalar]) -> None:
         try:
@@ -220,9 +229,7 @@ class LiveSettings:
         async with looking.lock:
             await looking.resolve()
             before, looking.hash.known = self.current, None
-            await looking.access.revert()
-            # As it is: the file may well have what else would be taken for a write that has arrived late.
-            await looking.look(await looking.access.values())
+            await looking.look(await looking.access.reverted())
         await self._taking.tell()
         self._taking.again()
         self._raise_refused()

@@ -13,7 +13,7 @@ from kepm_plugin.errors import AgentError, AgentRefused, BadAgentAnswer, Setting
 log = logging.getLogger("kepm_plugin.settings")
 
 JITTER: Final = 0.1
-"""Part of the interval by which it is longer or shorter, so that an endpoint's plugins do not all ask at once."""
+"""Part of the interval by which it may be shorter, so that an endpoint's plugins do not all ask at once."""
 NO_STATUS: Final = (405, 501)
 """Answers that say, as 404 does, that the agent has no status at all."""
 
@@ -53,7 +53,7 @@ class Watch:
                 log.debug("settings.unread", extra={"reason": str(exc)})
 
     async def _due(self) -> None:
-        due = anyio.current_time() + self._interval() * self._random.uniform(1 - JITTER, 1 + JITTER)
+        due = anyio.current_time() + self._interval() * self._random.uniform(1 - JITTER, 1)
         while True:
             may = self._awake or self._pressing()
             rest = due - anyio.current_time()
