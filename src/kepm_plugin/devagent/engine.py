@@ -1,7 +1,9 @@
 """The engine as a process: started, found ready, started again when it dies, gone with the agent."""
 
 import asyncio
+import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -95,6 +97,10 @@ class Engine:
         if self._process is not None:
             with suppress(psutil.Error):
                 psutil.Process(self._process.pid).suspend()
+            if sys.platform == "linux":
+                # The signal stops one thread after the other: until the last, something is answered still.
+                with suppress(ChildProcessError):
+                    os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let the process go on (SIGCONT)."""
