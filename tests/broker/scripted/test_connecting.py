@@ -46,15 +46,15 @@ async def test_a_connection_closed_before_connack_is_noticed_at_once(scripted: A
 
 async def test_a_listener_that_is_mute_before_tls_is_given_up(scripted: Any) -> None:
     async with scripted.listening(None, tls=False) as listener:
-        with pytest.raises(AgentUnreachable, match=r"does not finish the TLS handshake: gave up after 0\.1 s"):
-            await attempt(listener.address, timeout=0.1)
+        with pytest.raises(AgentUnreachable, match=r"does not finish the TLS handshake: gave up after 1 s"):
+            await attempt(listener.address, timeout=1.0)
         assert (await (await listener.peer()).rest())[:1] == b"\x16"  # a TLS hello, and then it hung up
 
 
 async def test_a_listener_that_is_mute_after_connect_is_given_up(scripted: Any) -> None:
     async with scripted.listening(None) as listener:
-        with pytest.raises(AgentUnreachable, match=r"does not answer CONNECT: gave up after 0\.3 s"):
-            await attempt(listener.address, timeout=0.3)
+        with pytest.raises(AgentUnreachable, match=r"does not answer CONNECT: gave up after 2 s"):
+            await attempt(listener.address, timeout=2.0)
         assert (await (await listener.peer()).rest())[:1] == b"\x10"
 
 
