@@ -321,6 +321,7 @@ async def test_an_answer_without_an_identity_is_no_answer_and_the_contract_is_na
     async with world.running():
         await world.served()
         asking.answer(ok=True)  # before the question: it cannot be about that
+        await anyio.wait_all_tasks_blocked()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(asking.ask)
             question = await asking.question()
