@@ -224,6 +224,25 @@ def test_an_edit_that_is_cut_off_is_taken_back() -> None:
     assert {one.a for one in left.taken} == {FIRST}
 
 
+class Interleaved(Agent):
+    """Others write the second of two keys while the plugin writes its own."""
+
+    async def put_setting(self, plugin: str, key: str, value: str | float | bool) -> None:
+        await super().put_setting(plugin, key, value)
+        self.stored["c"] = "1"
+
+
+def test_half_of_what_others_change_is_not_taken_along_with_an_edit() -> None:
+    async def run(plugin: Plugin) -> None:
+        await anyio.sleep(1)
+        plugin.agent.stored["b"] = "1"
+        await plugin.edit(a=FIRST + 1)
+        await anyio.sleep(INTERVAL)
+
+    taken = [(one.a, one.b, one.c) for one in play(run, agent=Interleaved()).taken]
+    assert list(dict.fromkeys(taken)) == [(FIRST, FIRST, FIRST), (FIRST + 1, FIRST, FIRST), (FIRST + 1, 1, 1)]
+
+
 def test_an_edit_may_mend_what_breaks_a_rule() -> None:
     async def run(plugin: Plugin) -> None:
         plugin.agent.stored["a"] = "-999"

@@ -15,7 +15,7 @@ from kepm_plugin.errors import AgentError, SettingsError
 from kepm_plugin.live._looking import Looking
 from kepm_plugin.live._record import Record
 from kepm_plugin.live._transaction import Transactions
-from tests.live.model import FIRST, INTERVAL, KEYS, Killed, Plugin, mixed, play
+from tests.live.model import FIRST, INTERVAL, KEYS, Agent, Killed, Plugin, mixed, play
 
 FAULTS = ["", "", "before", "after", "late", "5xx", "theirs", "killed before", "killed after", "late killed"]
 
@@ -117,6 +117,24 @@ def test_a_kill_in_the_middle_is_finished_or_undone_at_the_next_start(
         assert not plugin.open_file.exists()
 
     assert not mixed(play(run, tmp_path).taken)
+
+
+class ArrivingAtTheRevert(Agent):
+    """What was given up arrives between a revert and the look at what it has changed."""
+
+    async def revert(self, plugin: str) -> None:
+        await super().revert(plugin)
+        self.arrive()
+
+
+def test_what_arrives_late_at_a_revert_is_reverted_too() -> None:
+    async def run(plugin: Plugin) -> None:
+        await plugin.own(101, "late")
+        await plugin.own(102, "", "late")
+        await plugin.live.revert()
+        assert await plugin.agent.settings("P") == dict.fromkeys(KEYS, str(FIRST))
+
+    assert not mixed(play(run, agent=ArrivingAtTheRevert()).taken)
 
 
 # --- what each guard is for -------------------------------------------------------------------------------------------
