@@ -105,16 +105,18 @@ def write_private(path: Path, text: str) -> None:
         OSError: It cannot be written; what was there before still is.
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    placed = False
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
+        placed = True
+    finally:
+        if not placed:
+            with suppress(OSError):
+                Path(name).unlink()
     if sys.platform != "win32":  # there a folder cannot be opened
         folder = os.open(path.parent, os.O_RDONLY)
         try:

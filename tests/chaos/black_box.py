@@ -7,8 +7,8 @@ this is, and in which phase it is to end.
 import mmap
 from enum import Enum, auto
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+
+from tests.chaos.numbers import Numbers
 
 
 class Phase(Enum):
@@ -65,24 +65,11 @@ _MOMENTS = tuple(Moment)
 _SIZE = mmap.PAGESIZE
 
 
-class BlackBox:
-    """The open file, an array of numbers. Close it by leaving its context."""
+class BlackBox(Numbers):
+    """The numbers of a run: counts by `Phase`, the others by `Slot`."""
 
     def __init__(self, path: Path) -> None:
-        if not path.exists():
-            path.write_bytes(bytes(_SIZE))
-        with path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), _SIZE)
-        self._numbers = memoryview(self._map).cast("q")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._numbers.release()
-        self._map.close()
+        super().__init__(path, _SIZE)
 
     def __getitem__(self, slot: Slot) -> int:
         return self._numbers[_SLOTS[slot]]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kepm_plugin import Plugin, Settings, setting
+from kepm_plugin import Plugin, Secret, Settings, setting
 from kepm_plugin.cli import _settings_commands
 from kepm_plugin.cli._declared import declared
 from kepm_plugin.cli._diff import Row, ask, asking, knobs_of, rows_of, table
@@ -46,6 +47,28 @@ def rows(stored: dict[str, str], file: dict[str, str], *, known: bool = True) ->
 
 
 # --- what the code declares -------------------------------------------------------------------------------------------
+
+
+class Inner(Settings, nested=True):
+    pause: timedelta = timedelta(seconds=5)
+    pin: Secret = Secret("s3cret-pin")
+
+
+class Outer(Settings):
+    files: Inner
+
+
+class Nesting(Plugin):
+    id = "Nesting"
+    settings: Outer
+
+
+def test_settings_of_a_nested_class_are_listed_by_the_keys_that_the_agent_has() -> None:
+    found = declared(Nesting)["settings"]
+    assert [(one["key"], one["default"], one["secret"]) for one in found] == [
+        ("files.pause", "5s", False),
+        ("files.pin", "***", True),
+    ]
 
 
 def test_the_declared_settings_are_listed_with_type_rule_and_default() -> None:

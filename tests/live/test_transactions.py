@@ -200,7 +200,7 @@ async def _settled_at_once(_: object, values: Any) -> Any:
     return values
 
 
-async def _undo_nothing(self: Any) -> dict[str, str]:
+async def _undo_nothing(self: Any, *_: object) -> dict[str, str]:
     self._record.close()
     values: dict[str, str] = await self._access.values()
     return values

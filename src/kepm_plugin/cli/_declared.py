@@ -5,14 +5,14 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from typing import Any, Final
 
+from kepm_plugin.fields import MASK
 from kepm_plugin.plugin import Plugin
-from kepm_plugin.settings import SettingField, Settings, fields_of, read_key
+from kepm_plugin.settings import SettingField, Settings, leaves_of, read_key
 
 from . import _letter_text as text
 
 ABOUT: Final = "List the plugin's settings with their rules and defaults, and the framework's own."
 JSON: Final = "As a JSON object."
-MASK: Final = "***"
 
 
 def declared(kind: type[Plugin]) -> dict[str, Any]:
@@ -27,10 +27,10 @@ def declared(kind: type[Plugin]) -> dict[str, Any]:
     values = defaults(kind)
     return {
         "id": kind.id,
-        "settings": [_row(field) | _default(given, field) for field in fields_of(given)],
+        "settings": [_row(field) | _default(given, field) for field in leaves_of(given)],
         "knobs": [
             _row(field) | {"default": values[field.name], "counters": list(COUNTERS.get(field.name, ()))}
-            for field in fields_of(Knobs)
+            for field in leaves_of(Knobs)
         ],
     }
 

@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from kepm_plugin.contract import RESERVED_SETTING_PREFIX
 from kepm_plugin.errors import UsageError
+from kepm_plugin.fields import MASK
 from kepm_plugin.knobs import KEYS, Knobs, defaults, read
 from kepm_plugin.plugin import Plugin
 
-from ._declared import MASK, as_text, columns
+from ._declared import as_text, columns
 
 WITHIN: Final = 30.0
 """Seconds that a plugin's program has to say what it declares."""

@@ -2,23 +2,20 @@
 
 import logging
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
-from kepm_plugin.folder import set_aside, write_private
+from kepm_plugin.folder import write_private
 from kepm_plugin.settings import Scalar, Settings, flat
 
+from ._file import SCHEMA, Numbered, read
 from ._reading import Reading, Texts
 
 log = logging.getLogger("kepm_plugin.settings")
 
-SCHEMA: Final = 1
 
-
-class _File(msgspec.Struct, forbid_unknown_fields=True):
+class _File(Numbered, forbid_unknown_fields=True):
     settings: dict[str, Scalar]
-    schema: int
 
 
 class Kept:
@@ -33,27 +30,16 @@ class Kept:
 
     def load(self) -> None:
         """Read the file; one that is damaged or newer is set aside."""
-        if self.path is None:
+        if self.path is None or (kept := read(self.path, _File)) is None:
             return
-        try:
-            body = self.path.read_bytes()
-            found = msgspec.json.decode(body, type=_File)
-            if found.schema != SCHEMA:
-                raise ValueError(f"its schema is {found.schema}, ours is {SCHEMA}")
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError) as exc:  # msgspec's errors are ValueErrors
-            aside = set_aside(self.path)
-            log.warning("settings.file_set_aside", extra={"file": str(self.path), "as": aside, "reason": str(exc)})
-            return
+        found, self._written = kept
         secret = self._reading.secret  # A key may have become a secret since.
         self.settings = {key: value for key, value in found.settings.items() if key not in secret}
-        self._written = body
 
     def keep(self, snapshot: Settings) -> None:
         """Write what is in force now; a disk that fails costs no more than the next start's last good settings."""
         self.settings = {key: value for key, value in flat(snapshot).items() if key not in self._reading.secret}
-        body = msgspec.json.encode(_File(self.settings, SCHEMA))
+        body = msgspec.json.encode(_File(SCHEMA, self.settings))
         if self.path is None or body == self._written:
             return
         try:

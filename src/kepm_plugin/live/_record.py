@@ -15,12 +15,13 @@ from typing import Final, Literal
 import anyio
 import msgspec
 
-from kepm_plugin.folder import set_aside, write_private
+from kepm_plugin.folder import write_private
 from kepm_plugin.settings import Scalar
+
+from ._file import SCHEMA, Numbered, read
 
 log = logging.getLogger("kepm_plugin.settings")
 
-SCHEMA: Final = 1
 LATE: Final = 60.0
 """Seconds for which a write without an answer may still arrive."""
 MOST: Final = 1_000
@@ -70,10 +71,9 @@ class Write:
     since: float = 0.0
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
+class _File(Numbered, forbid_unknown_fields=True):
     transaction: Intent | None
     late: tuple[Write, ...]
-    schema: int
 
 
 def same(trace: Trace, value: Scalar | None) -> bool:
@@ -98,20 +98,9 @@ class Record:
 
     def load(self) -> None:
         """Read what the run before has left."""
-        if self.path is None:
+        if self.path is None or (kept := read(self.path, _File)) is None:
             return
-        try:
-            self._written = self.path.read_bytes()
-            found = msgspec.json.decode(self._written, type=_File)
-            if found.schema != SCHEMA:
-                raise ValueError(f"its schema is {found.schema}, ours is {SCHEMA}")
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError) as exc:  # msgspec's errors are ValueErrors
-            aside = set_aside(self.path)
-            log.warning("settings.file_set_aside", extra={"file": str(self.path), "as": aside, "reason": str(exc)})
-            self._written = None
-            return
+        found, self._written = kept
         now = anyio.current_time()  # Clocks of two processes cannot be compared: the time begins anew.
         self._late = [replace(one, since=now) for one in found.late]
         self.intent = found.transaction
@@ -192,7 +181,7 @@ class Record:
                 self._complain("no folder for the plugin's files")
             return
         self._late = self._alive()
-        body = None if self.empty else msgspec.json.encode(_File(self._masked(self.intent), self._prints(), SCHEMA))
+        body = None if self.empty else msgspec.json.encode(_File(SCHEMA, self._masked(self.intent), self._prints()))
         if body == self._written and not self._secret:
             return
         try:

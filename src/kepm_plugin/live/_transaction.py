@@ -30,9 +30,7 @@ BRIEF: Final = 2.0
 class Transactions:
     """Writes of several keys, of which all count or none. One at a time; what is open is in the record."""
 
-    def __init__(
-        self, access: Access, reading: Reading, record: Record, keep: Callable[[Texts], object] = lambda _: None
-    ) -> None:
+    def __init__(self, access: Access, reading: Reading, record: Record, keep: Callable[[Texts], object]) -> None:
         """Take `keep` to be given the texts of a transaction that is done, before it is closed."""
         self._access, self._reading, self._record, self._keep = access, reading, record, keep
 
@@ -54,14 +52,14 @@ class Transactions:
             await self._access.put(wanted, on_record=True)
             values = await self._verified(steps, self._reading.scalars(base) | dict(wanted))
         except AgentError as exc:
-            error = await self._rolled_back(exc)
+            error = await self._rolled_back(exc, steps)
             if error is exc:
                 raise
             raise error from exc
         except anyio.get_cancelled_exc_class():
             self._record.turn()
             with anyio.move_on_after(BRIEF, shield=True), suppress(AgentError):
-                await self._undo()
+                await self._undo(steps)
             raise
         self._close(values)
         return values
@@ -80,7 +78,7 @@ class Transactions:
         if not any(self._has(values, step.key, step.new) for step in intent.steps):
             self._record.close()
             log.info("settings.transaction_dropped")
-        elif (rest := self._rest(values)) is not None:
+        elif (rest := self._rest(intent, values)) is not None:
             await self._access.put(rest, on_record=True)
             ours = [step for step in intent.steps if step.key in rest or self._has(values, step.key, step.new)]
             values = await self._verified(ours, self._reading.scalars(values) | rest)
@@ -89,7 +87,7 @@ class Transactions:
             return {step.key: now for step in ours if (now := self._reading.now(values, step.key)) is not None}
         else:
             self._record.turn()
-            values = await self._undo()
+            values = await self._undo(intent.steps)
         found = self._reading.scalars(values)
         old = (step for step in intent.steps if step.key in found and same(step.old, found[step.key]))
         return {step.key: found[step.key] for step in old}
@@ -102,10 +100,8 @@ class Transactions:
     def _has(self, values: Texts, key: str, trace: Trace) -> bool:
         return same(trace, self._reading.now(values, key))
 
-    def _rest(self, values: Texts) -> dict[str, Scalar] | None:
-        """Return what has to be written to finish the open transaction; None where it has to be undone."""
-        intent = self._record.intent
-        assert intent is not None  # noqa: S101  asked where one is open
+    def _rest(self, intent: Intent, values: Texts) -> dict[str, Scalar] | None:
+        """Return what has to be written to finish a transaction; None where it has to be undone."""
         new = [step for step in intent.steps if self._has(values, step.key, step.new)]
         old = [step for step in intent.steps if step not in new and self._has(values, step.key, step.old)]
         rest = {step.key: step.new for step in old if step.new is not None and not isinstance(step.new, Print)}
@@ -143,11 +139,11 @@ class Transactions:
 
     # --- back ---------------------------------------------------------------------------------------------------------
 
-    async def _rolled_back(self, error: AgentError) -> AgentError:
+    async def _rolled_back(self, error: AgentError, steps: Sequence[Step]) -> AgentError:
         """Undo the open transaction as far as that goes; return the error that says so."""
         self._record.turn()
         try:
-            await self._undo()
+            await self._undo(steps)
         except AgentError:
             outcome = "what was written is rolled back as soon as the agent lets it be"
         else:
@@ -161,17 +157,15 @@ class Transactions:
         error.args = (f"{error}; {outcome}",)
         return error
 
-    async def _undo(self) -> dict[str, str]:
+    async def _undo(self, steps: Sequence[Step]) -> dict[str, str]:
         """Store the old values where the new ones are, the last one first; leave others' values, and return all.
 
         Raises:
             AgentError: The agent refused or could not be reached; the transaction stays open.
         """
-        intent = self._record.intent
-        assert intent is not None  # noqa: S101  called where one is open
         for _ in range(TRIES):
             values = await self._access.values()
-            ours = [step for step in reversed(intent.steps) if self._has(values, step.key, step.new)]
+            ours = [step for step in reversed(steps) if self._has(values, step.key, step.new)]
             back = {step.key: step.old for step in ours if step.old is not None and not isinstance(step.old, Print)}
             if not back:
                 if ours:

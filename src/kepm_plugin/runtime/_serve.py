@@ -60,7 +60,15 @@ class Serving:
         )
         self._shipper = LogShipper(around.pipe, self.outbox, lambda: self.status.up)
         self.knobs = KnobControl(kind, around, self.outbox, self.status, self._shipper.rouse)
-        self.settings = PluginSettings(self.plugin, around, self.outbox, self.status, self.knobs, self._redact)
+        self.settings = PluginSettings(
+            self.plugin,
+            self.declarations.settings_type,
+            around,
+            self.outbox,
+            self.status,
+            self.knobs,
+            self._redact,
+        )
         self.host = self.plugin.host = PluginHost(
             self.outbox, around.contract, around.agent, self.settings, run_soon_on_loop(), self.declarations
         )
@@ -101,12 +109,12 @@ class Serving:
             StoreError: The journal cannot be read.
         """
         log.info("plugin.starting", extra={"version": self._kind.version})
-        # Asked first: a copy that the agent does not accept, started by hand perhaps, must not hold the lock.
-        if not await self._unless_stopped(partial(self._patiently, self._kind.id)):
+        # Before the lock: a copy that the agent does not accept, started by hand perhaps, must not hold it.
+        if not await self._unless_stopped(self._read_agent):
             return Outcome(None, False)
         if not self._around.try_lock():
             self.status.change("standby", "another copy of this plugin handles messages")
-            if not await self._unless_stopped(self._stand_by):
+            if not await self._unless_stopped(self._stand_by) or not await self._unless_stopped(self._read_agent):
                 return Outcome(None, False)
             self.status.change("starting")
         # Under the lock: another copy may have been in the middle of writing them.
@@ -158,6 +166,8 @@ class Serving:
 
     async def _read_settings(self) -> None:
         await self.settings.start(partial(self._patiently, self._kind.id), self._check_launcher)
+
+    async def _read_agent(self) -> None:
         try:
             system = await self._patiently(SYSTEM_PLUGIN)
         except UnknownPlugin as exc:

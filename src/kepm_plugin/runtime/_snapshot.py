@@ -11,7 +11,7 @@ from kepm_plugin.live import LiveOptions, LiveSettings, Told
 from kepm_plugin.message import Publication, encode_json
 from kepm_plugin.outbox import Outbox
 from kepm_plugin.plugin import Plugin, holding_settings
-from kepm_plugin.settings import Change, fields_of
+from kepm_plugin.settings import Change, Settings, fields_of
 
 from ._knobs import KnobControl
 from ._status import Status
@@ -32,6 +32,7 @@ class PluginSettings(LiveSettings):
 
     Args:
         plugin: Has the snapshot, and the hook.
+        kind: The class that the plugin declares.
         around: Where agent and folder are.
         outbox: Takes the reports.
         status: Is degraded by what is not in force.
@@ -42,6 +43,7 @@ class PluginSettings(LiveSettings):
     def __init__(
         self,
         plugin: Plugin,
+        kind: type[Settings],
         around: Surroundings,
         outbox: Outbox,
         status: Status,
@@ -49,7 +51,6 @@ class PluginSettings(LiveSettings):
         redact: Callable[[str, int], str],
     ) -> None:
         self._plugin, self._outbox, self._status = plugin, outbox, status
-        kind = type(plugin).declarations().settings_type
         reported = plugin.heartbeat is not None and fields_of(kind)
         self._topic = settings_topic(plugin.id) if reported else None
         options = LiveOptions(

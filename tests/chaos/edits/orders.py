@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
+
+from tests.chaos.numbers import Numbers
 
 LOOK: Final = 0.005
 """Seconds between two looks at a number, of whose change nothing tells."""
@@ -35,24 +36,11 @@ class Slot(IntEnum):
     """Transactions that this run is in the middle of."""
 
 
-class Orders:
-    """The open file. Close it by leaving its context."""
+class Orders(Numbers):
+    """The numbers of a campaign, by `Slot`."""
 
     def __init__(self, path: Path) -> None:
-        if not path.exists():
-            path.write_bytes(bytes(mmap.PAGESIZE))
-        with path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), mmap.PAGESIZE)
-        self._numbers = memoryview(self._map).cast("q")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._numbers.release()
-        self._map.close()
+        super().__init__(path, mmap.PAGESIZE)
 
     def __getitem__(self, slot: Slot) -> int:
         return self._numbers[slot]

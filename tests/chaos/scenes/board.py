@@ -10,14 +10,14 @@ import time
 from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
+
+from tests.chaos.numbers import WIDTH, Numbers
 
 CAPACITY: Final = 250_000
 """Messages of one stage; their numbers begin with 1."""
 
 _HEADER: Final = 64
-_WIDTH: Final = 8
 
 
 class Slot(IntEnum):
@@ -61,33 +61,18 @@ class Column(IntEnum):
     """How often its handler came to its end."""
 
 
-class Board:
-    """The open file. Close it by leaving its context."""
+class Board(Numbers):
+    """The numbers of a scene: those of all by `Slot`, those of one message by `Column`."""
 
     def __init__(self, path: Path) -> None:
-        size = (_HEADER + len(Column) * (CAPACITY + 1)) * _WIDTH
-        if not path.exists():
-            with path.open("wb") as made:
-                made.truncate(size)
-        with path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), size)
-        self._numbers = memoryview(self._map).cast("q")
+        super().__init__(path, (_HEADER + len(Column) * (CAPACITY + 1)) * WIDTH)
         self._lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._numbers.release()
-        self._map.close()
 
     def touch(self, columns: Iterable[Column]) -> None:
         """Have the pages of columns in this process's memory at once, so that its use of memory is not the board's."""
         for column in columns:
             start = _HEADER + column * (CAPACITY + 1)
-            sum(self._numbers[start : start + CAPACITY : mmap.PAGESIZE // _WIDTH])
+            sum(self._numbers[start : start + CAPACITY : mmap.PAGESIZE // WIDTH])
 
     def __getitem__(self, slot: Slot) -> int:
         return self._numbers[slot]
