@@ -8,7 +8,7 @@ import mmap
 from enum import Enum, auto
 from pathlib import Path
 
-from tests.chaos.numbers import Numbers
+from tests.chaos.shared_numbers import Numbers
 
 
 class Phase(Enum):

@@ -8,7 +8,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-from tests.chaos.numbers import Numbers
+from tests.chaos.shared_numbers import Numbers
 
 LOOK: Final = 0.005
 """Seconds between two looks at a number, of whose change nothing tells."""

@@ -12,7 +12,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-from tests.chaos.numbers import WIDTH, Numbers
+from tests.chaos.shared_numbers import WIDTH, Numbers
 
 CAPACITY: Final = 250_000
 """Messages of one stage; their numbers begin with 1."""
