@@ -32,6 +32,13 @@ def run_soon_on_loop() -> Callable[[Callable[[], object]], None]:
     return run_soon
 
 
+def soon_on_loop() -> Callable[[Callable[[], object]], object]:
+    """Return a function, for the running loop's own thread, that has another one called in the loop's next turn."""
+    native: Any = anyio.lowlevel.current_token().native_token
+    soon: Callable[[Callable[[], object]], object] = getattr(native, "call_soon", None) or native.run_sync_soon
+    return soon
+
+
 def cancel_requested() -> bool:
     """Tell whether somebody cancelled the running task itself, as asyncio does with all that is left when it ends.
 

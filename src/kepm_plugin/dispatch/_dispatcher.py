@@ -249,6 +249,7 @@ class Dispatcher:
                     task_status.started()
                 outer.cancel_scope.cancel()
         finally:
+            self._outcomes.ends.write_together()
             self._outcomes.ends.write_again()
 
     def close(self) -> None:

@@ -43,7 +43,7 @@ class Outcomes:
         window: Window,
     ) -> None:
         self.counters = Counters()
-        self.ends = Ends(answer, trouble)
+        self.ends = Ends(store, answer, trouble)
         self._plugin_id, self._responses = plugin_id, tuple(responses)
         self._store, self._contract, self._trouble = store, contract, trouble
         self._redact, self._window = redact, window
@@ -294,6 +294,10 @@ class Outcomes:
             if publication is not None:
                 self.ends.answer(publication, None, None)
             self.ends.acknowledge(work)
+            return
+        if publication is None and work.delivery == 1:
+            # Of those that an earlier run left each delivery is counted: one that has ended must not count once more.
+            self.ends.write_soon(number, work)
             return
 
         def write(answers: Sequence[Publication] = ()) -> list[int]:
