@@ -738,7 +738,8 @@ async def test_what_ends_in_one_turn_of_the_loop_is_written_in_one_commit(
 ) -> None:
     kind, gates = fresh(), Gates()
     gated(kind, gates)
-    noting(kind, "Quick", "quick", seen := [])
+    seen = list[tuple[str, str]]()
+    noting(kind, "Quick", "quick", seen)
     commits = list[list[int]]()
     finish_all = store.finish_all
 

@@ -25,8 +25,9 @@ Trouble = Callable[[str, str | None], object]
 Write = Callable[..., list[int]]
 """Writes an end with the answers that it is given, in one commit; returns the numbers of the kept copies."""
 
-TOGETHER: Final = 500
-"""Ends that are written in one commit, at most."""
+TOGETHER: Final = 50
+"""Ends that are written in one commit, at most: so many messages are handled again where the process is killed before
+it, and its part of each is small already."""
 
 UNWRITTEN: Final = 1_000
 """Ends of messages that wait in memory while the store cannot be written; what is beyond is handled by the next run."""

@@ -151,7 +151,7 @@ class Store:
         return kept
 
     def finish_all(self, ids: Sequence[int]) -> None:
-        """Remove messages that have no answer, in one commit; an id that is not in the journal (any more) is nothing."""
+        """Remove messages that have no answer, in one commit; an id that is not in the journal is nothing."""
         with self._database.commit("finish messages") as db:
             removed = remove_all(db, ids)
         self._journal.forget_all(removed)
