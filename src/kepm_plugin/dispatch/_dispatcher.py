@@ -1,13 +1,11 @@
 """The dispatcher: takes what the session read, gives it to the journal, the acknowledgement and the lanes."""
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 from anyio.abc import TaskStatus
 
 from kepm_plugin.contract import Contract
@@ -29,13 +27,11 @@ from ._outcome import Outcomes, Redact
 from ._pressure import Pressure, Troubles
 from ._tickets import Send, Tickets
 from ._window import Window
+from ._workers import Workers
 
 log = logging.getLogger("kepm_plugin.dispatch")
 
 Direct = Callable[[Received], None]
-
-BURST = 0.005
-"""Seconds before the loop gets a turn: a handler that never waits must not starve the reader."""
 
 RETRY = 1.0
 """Seconds between two attempts to write what could not be: a broker does not send it again on the same connection."""
@@ -84,7 +80,7 @@ class Dispatcher:
         self._delivery = Delivery(
             plugin, store, self._outcomes, self._tickets, window, self._trouble, lambda: self._closed
         )
-        self._later = Later()
+        self._later, self._workers = Later(), Workers(self._handle)
         self._lanes = [self._lane(route) for route in routes]
         entries: list[tuple[str, Lane | Direct]] = [(lane.route.filter, lane) for lane in self._lanes]
         self._router: Router[Lane | Direct] = Router(entries + list(direct.items()))
@@ -92,7 +88,6 @@ class Dispatcher:
         self._taps: list[tuple[str, Direct]] = []
         self._pressure = Pressure(pause, self._trouble)
         self._stuck = anyio.Event()
-        self._burst_since = time.monotonic()
         self._closed = False
 
     @property
@@ -114,7 +109,7 @@ class Dispatcher:
             if spec.command is None
             else command_decoder(route.payload_type, self._contract.correlation_field)
         )
-        return Lane(route, call, decode, self._plugin.id, self._room)
+        return Lane(route, call, decode, self._plugin.id, self._room, self._workers.call)
 
     def bound(self, messages: int, size: int) -> None:
         """Keep so many messages, and bytes of them, for each handler in memory from now on."""
@@ -242,11 +237,7 @@ class Dispatcher:
                 outer.start_soon(self._write_again, name="kepm.journal")
                 outer.start_soon(self._later.run, name="kepm.later")
                 outer.start_soon(self._sweep, name="kepm.tickets")
-                async with bare_task_group() as workers:
-                    for lane in self._lanes:
-                        for number in range(lane.slots):
-                            workers.start_soon(self._work, lane, name=f"kepm.lane.{lane.route.spec.name}[{number}]")
-                    task_status.started()
+                await self._workers.serve(self._lanes, task_status=task_status)
                 outer.cancel_scope.cancel()
         finally:
             self._outcomes.ends.write_together()
@@ -258,6 +249,7 @@ class Dispatcher:
             self._closed = True
             for lane in self._lanes:
                 self.counters.dropped += lane.close()
+            self._workers.close()
 
     def busy(self) -> list[str]:
         """Return the names of the handlers that are running."""
@@ -301,30 +293,26 @@ class Dispatcher:
                 self._outcomes.too_old(self._command_of(received.topic), Work(received, id=number))
             await anyio.sleep(RETRY if len(expired) == PART else SWEEP)
 
-    async def _work(self, lane: Lane) -> None:
-        while (work := await lane.next()) is not None:
-            if (seconds := remaining(work)) > 0:
-                self._later.postpone(lane, work, seconds)
-                continue
-            work.due = None
-            lane.running += 1
-            postponed = False
-            try:
-                await self._delivery.handle(lane, work)
-                postponed = work.due is not None
-            finally:
-                lane.running -= 1
-                if not postponed:
-                    lane.done(work)
-            if postponed:
-                self._later.postpone(lane, work, remaining(work))
-                self.counters.dropped += self._closed and not work.received.qos
-            if lane.low:
-                self._refill_if_low(lane)
-                self._pressure.shrunk(lane)
-            if time.monotonic() - self._burst_since > BURST:
-                await anyio.lowlevel.checkpoint()
-                self._burst_since = time.monotonic()
+    async def _handle(self, lane: Lane, work: Work) -> None:
+        if (seconds := remaining(work)) > 0:
+            self._later.postpone(lane, work, seconds)
+            return
+        work.due = None
+        lane.running += 1
+        postponed = False
+        try:
+            await self._delivery.handle(lane, work)
+            postponed = work.due is not None
+        finally:
+            lane.running -= 1
+            if not postponed:
+                lane.done(work)
+        if postponed:
+            self._later.postpone(lane, work, remaining(work))
+            self.counters.dropped += self._closed and not work.received.qos
+        if lane.low:
+            self._refill_if_low(lane)
+            self._pressure.shrunk(lane)
 
     def _refill_if_low(self, lane: Lane) -> None:
         if lane.low and lane.spilled_from is not None:

@@ -84,15 +84,25 @@ class Lane:
     """
 
     def __init__(
-        self, route: HandlerRoute, call: Call, decode: Callable[[bytes], Any], plugin_id: str, room: Room
+        self,
+        route: HandlerRoute,
+        call: Call,
+        decode: Callable[[bytes], Any],
+        plugin_id: str,
+        room: Room,
+        run: Callable[["Lane"], object],
     ) -> None:
         self.route, self.call, self.decode = route, call, decode
         self.slots = route.spec.concurrency
+        self.has_tasks = False
+        """Tasks of its own wait in `next`; else `run` is called when there is something to `take`."""
+        self.called = False
+        """It was, and nothing was taken since."""
         self.running = 0
         """Calls in progress."""
         self.spilled_from: int | None = None
         """Number of the first message that is in the journal only."""
-        self._plugin_id, self._room = plugin_id, room
+        self._plugin_id, self._room, self._run = plugin_id, room, run
         self._has_params = bool(route.spec.pattern.params)
         self._order_by = route.spec.handler.order_by
         self._overflow = route.spec.handler.overflow
@@ -136,7 +146,7 @@ class Lane:
                 return
             self._held[self._key(work)] = deque()
         self._ready.append(work)
-        self._wake.set()
+        self.rouse()
 
     def put_or_drop(self, received: Received) -> int:
         """Append a message of QoS 0; return how many were dropped for it, itself included, as `overflow` says."""
@@ -160,16 +170,30 @@ class Lane:
         self.put(work)
         return dropped
 
+    def rouse(self) -> None:
+        """Have the next message taken, if there is one."""
+        if self.has_tasks:
+            self._wake.set()
+        elif self._ready and not self.called:
+            self.called = True
+            self._run(self)
+
+    def take(self) -> Work | None:
+        """Return the next message; None where none is ready, or the lane is closed, whatever still waits."""
+        while self._ready and not (self._blocked or self._closed):
+            work = self._ready.popleft()
+            if work.gone:
+                self._promote(work)
+                continue
+            if not work.received.qos:
+                self._no_longer_waits(work)
+            return work
+        return None
+
     async def next(self) -> Work | None:
-        """Return the next message, waiting for it; None once the lane is closed, whatever still waits."""
+        """Return the next message, waiting for it; None once the lane is closed."""
         while not self._closed:
-            if self._ready and not self._blocked:
-                work = self._ready.popleft()
-                if work.gone:
-                    self._promote(work)
-                    continue
-                if not work.received.qos:
-                    self._no_longer_waits(work)
+            if (work := self.take()) is not None:
                 return work
             if self._wake.is_set():
                 self._wake = anyio.Event()
@@ -198,7 +222,7 @@ class Lane:
             del self._postponed[work]
             self._blocked = False
             self._ready.appendleft(work)
-            self._wake.set()
+            self.rouse()
 
     def forget_unacknowledged(self) -> list[Work]:
         """Drop what waits for its handler and is not acknowledged before; return it."""
@@ -210,7 +234,7 @@ class Lane:
             del self._postponed[work]
             self._blocked = False
             self.done(work)
-        self._wake.set()
+        self.rouse()
         return waiting + postponed
 
     def _waiting(self) -> Iterable[Work]:
@@ -242,7 +266,7 @@ class Lane:
         while behind:
             if not (following := behind.popleft()).gone:
                 self._ready.append(following)
-                self._wake.set()
+                self.rouse()
                 return
         del self._held[key]
 
