@@ -736,6 +736,7 @@ async def test_a_topic_whose_end_cannot_be_written_is_left_too(
 async def test_what_ends_in_one_turn_of_the_loop_is_written_in_one_commit(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("kepm_plugin.dispatch._workers.BURST", 3600)
     kind, gates = fresh(), Gates()
     gated(kind, gates)
     seen = list[tuple[str, str]]()
@@ -793,6 +794,7 @@ async def test_ends_that_could_not_be_written_together_are_written_later_each_by
 async def test_beyond_so_many_ends_are_written_before_the_loop_has_a_turn(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("kepm_plugin.dispatch._workers.BURST", 3600)
     monkeypatch.setattr("kepm_plugin.dispatch._ends.TOGETHER", 2)
     kind, left = fresh(), list[int]()
 
