@@ -16,12 +16,12 @@ from kepm_plugin.plugin import HandlerRoute
 from kepm_plugin.store import PART, Journalled, Store
 from kepm_plugin.topics import Router, matches
 
-from ._call import Call
+from ._call import calling
 from ._counters import Counters
 from ._delivery import DELIVERIES, Delivery
 from ._ends import Answer, Trouble
 from ._intake import Acknowledge, Arrived, Intake
-from ._lane import Lane, Room, Work
+from ._lane import Lane, Room, Work, size_of
 from ._later import Later, remaining
 from ._outcome import Outcomes, Redact
 from ._pressure import Pressure, Troubles
@@ -81,6 +81,8 @@ class Dispatcher:
             plugin, store, self._outcomes, self._tickets, window, self._trouble, lambda: self._closed
         )
         self._later, self._workers = Later(), Workers(self._handle)
+        self._decoders: dict[tuple[int, bool], Callable[[bytes], Any]] = {}
+        """Of each type, which the routes keep alive, one for all handlers: many small ones are far apart in memory."""
         self._lanes = [self._lane(route) for route in routes]
         entries: list[tuple[str, Lane | Direct]] = [(lane.route.filter, lane) for lane in self._lanes]
         self._router: Router[Lane | Direct] = Router(entries + list(direct.items()))
@@ -103,13 +105,15 @@ class Dispatcher:
     def _lane(self, route: HandlerRoute) -> Lane:
         spec = route.spec
         handler: Any = spec.handler(self._plugin)
-        call = Call(handler.handle, is_async=spec.is_async, timeout=spec.handler.timeout)
-        decode: Callable[[bytes], Any] = (
-            decoder(route.payload_type)
-            if spec.command is None
-            else command_decoder(route.payload_type, self._contract.correlation_field)
-        )
-        return Lane(route, call, decode, self._plugin.id, self._room, self._workers.call)
+        call = calling(handler.handle, is_async=spec.is_async, timeout=spec.handler.timeout)
+        kind = id(route.payload_type), spec.command is None
+        if kind not in self._decoders:
+            self._decoders[kind] = (
+                decoder(route.payload_type)
+                if spec.command is None
+                else command_decoder(route.payload_type, self._contract.correlation_field)
+            )
+        return Lane(route, call, self._decoders[kind], self._plugin.id, self._room, self._workers.call)
 
     def bound(self, messages: int, size: int) -> None:
         """Keep so many messages, and bytes of them, for each handler in memory from now on."""
@@ -146,7 +150,7 @@ class Dispatcher:
                     tapped = True
             target = self._router.find(received.topic)
             if isinstance(target, Lane):
-                if not (received.retained and target.route.spec.handler.retained == "skip"):
+                if not (received.retained and target.skips_retained):
                     if self._journal and (received.qos or arrived):
                         arrived.append(Arrived(target, received, acknowledge))
                     elif received.qos:
@@ -176,7 +180,7 @@ class Dispatcher:
         if self._closed or len(lane) >= 2 * self._room.messages or lane.bytes >= 2 * self._room.bytes:
             self.counters.refused += 1
             return
-        lane.put(Work(received, acknowledge=acknowledge))
+        lane.put(Work(received, size_of(received), acknowledge=acknowledge))
         self._pressure.grown(lane)
 
     def new_session(self, present: bool) -> None:
@@ -290,18 +294,20 @@ class Dispatcher:
                 self._trouble("store", str(exc))
                 expired = []
             for number, received in expired:
-                self._outcomes.too_old(self._command_of(received.topic), Work(received, id=number))
+                self._outcomes.too_old(self._command_of(received.topic), Work(received, 0, id=number))
             await anyio.sleep(RETRY if len(expired) == PART else SWEEP)
 
     async def _handle(self, lane: Lane, work: Work) -> None:
-        if (seconds := remaining(work)) > 0:
-            self._later.postpone(lane, work, seconds)
-            return
-        work.due = None
+        if work.due is not None:
+            if (seconds := remaining(work)) > 0:
+                self._later.postpone(lane, work, seconds)
+                return
+            work.due = None
         lane.running += 1
         postponed = False
         try:
-            await self._delivery.handle(lane, work)
+            if (rest := self._delivery.handle(lane, work)) is not None:
+                await rest
             postponed = work.due is not None
         finally:
             lane.running -= 1
@@ -361,4 +367,5 @@ class Dispatcher:
 
 
 def _work(row: Journalled) -> Work:
-    return Work(row.received, row.delivery, row.id, attempts=row.attempts, due=row.due)
+    received = row.received
+    return Work(received, size_of(received), row.delivery, row.id, attempts=row.attempts, due=row.due)

@@ -51,6 +51,8 @@ class Work:
     """One message that waits for its handler."""
 
     received: Received
+    size: int
+    """As of `size_of`."""
     delivery: int = 1
     """Which delivery it is as far as runs of the process go; those of this run that are tried again do not count."""
     id: int | None = None
@@ -83,6 +85,37 @@ class Lane:
     of its value.
     """
 
+    # Without a dictionary each: a thousand of them take turns in the processor's cache.
+    __slots__ = (
+        "_blocked",
+        "_closed",
+        "_droppable",
+        "_held",
+        "_newest",
+        "_order_by",
+        "_overflow",
+        "_plugin_id",
+        "_postponed",
+        "_ready",
+        "_room",
+        "_run",
+        "_size",
+        "_wake",
+        "bytes",
+        "call",
+        "called",
+        "decode",
+        "dedupe",
+        "has_params",
+        "has_tasks",
+        "is_command",
+        "route",
+        "running",
+        "skips_retained",
+        "slots",
+        "spilled_from",
+    )
+
     def __init__(
         self,
         route: HandlerRoute,
@@ -92,7 +125,11 @@ class Lane:
         room: Room,
         run: Callable[["Lane"], object],
     ) -> None:
+        handler = route.spec.handler
         self.route, self.call, self.decode = route, call, decode
+        self.is_command, self.dedupe = route.response is not None, handler.dedupe
+        self.skips_retained = handler.retained == "skip"
+        self.has_params = bool(route.spec.pattern.params)
         self.slots = route.spec.concurrency
         self.has_tasks = False
         """Tasks of its own wait in `next`; else `run` is called when there is something to `take`."""
@@ -103,9 +140,7 @@ class Lane:
         self.spilled_from: int | None = None
         """Number of the first message that is in the journal only."""
         self._plugin_id, self._room, self._run = plugin_id, room, run
-        self._has_params = bool(route.spec.pattern.params)
-        self._order_by = route.spec.handler.order_by
-        self._overflow = route.spec.handler.overflow
+        self._order_by, self._overflow = handler.order_by, handler.overflow
         self._ready: deque[Work] = deque()
         self._held: dict[str, deque[Work]] = {}
         self._postponed: dict[Work, None] = {}
@@ -133,12 +168,12 @@ class Lane:
 
     def params(self, topic: str) -> dict[str, str]:
         """Return the values of the topic's parameters."""
-        return self.route.spec.pattern.values(self._plugin_id, topic) if self._has_params else {}
+        return self.route.spec.pattern.values(self._plugin_id, topic) if self.has_params else {}
 
     def put(self, work: Work) -> None:
         """Append a message and wake a worker."""
         self._size += 1
-        self.bytes += size_of(work.received)
+        self.bytes += work.size
         if self._order_by is not None:
             behind = self._held.get(self._key(work))
             if behind is not None:
@@ -146,13 +181,15 @@ class Lane:
                 return
             self._held[self._key(work)] = deque()
         self._ready.append(work)
-        self.rouse()
+        if not self.called:
+            self.rouse()
 
     def put_or_drop(self, received: Received) -> int:
         """Append a message of QoS 0; return how many were dropped for it, itself included, as `overflow` says."""
         if self._overflow == "coalesce" and (waiting := self._newest.get(received.topic)) is not None:
             # In the older one's place, so that a topic which changes all the time is handled too.
-            self.bytes += len(received.payload) - len(waiting.received.payload)
+            more = len(received.payload) - len(waiting.received.payload)
+            self.bytes, waiting.size = self.bytes + more, waiting.size + more
             waiting.received = received
             return 1
         dropped = 0
@@ -163,7 +200,7 @@ class Lane:
                 return dropped + 1
             self._take_out(oldest)
             dropped += 1
-        work = Work(received)
+        work = Work(received, size_of(received))
         self._droppable[work] = None
         if self._overflow == "coalesce":
             self._newest[received.topic] = work
@@ -185,7 +222,7 @@ class Lane:
             if work.gone:
                 self._promote(work)
                 continue
-            if not work.received.qos:
+            if self._droppable:
                 self._no_longer_waits(work)
             return work
         return None
@@ -208,8 +245,10 @@ class Lane:
 
     def done(self, work: Work) -> None:
         """Let the next message with the same value go on."""
-        self._forget_size(work)
-        self._promote(work)
+        self._size -= 1
+        self.bytes -= work.size
+        if self._order_by is not None:
+            self._promote(work)
 
     def postpone(self, work: Work) -> None:
         """Take a message back that was given out, until `resume`."""
@@ -250,12 +289,12 @@ class Lane:
 
     def _no_longer_waits(self, work: Work) -> None:
         self._droppable.pop(work, None)
-        if self._newest.get(work.received.topic) is work:
+        if self._newest and self._newest.get(work.received.topic) is work:
             del self._newest[work.received.topic]
 
     def _forget_size(self, work: Work) -> None:
         self._size -= 1
-        self.bytes -= size_of(work.received)
+        self.bytes -= work.size
 
     def _promote(self, work: Work) -> None:
         """Make the next message with the same value ready."""

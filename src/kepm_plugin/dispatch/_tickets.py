@@ -106,4 +106,4 @@ class Tickets:
             )
         number, received = found
         correlation = correlation_of(received.payload, self._contract.correlation_field)
-        self.outcomes.answer_late(lane, Work(received, id=number), correlation, result)
+        self.outcomes.answer_late(lane, Work(received, 0, id=number), correlation, result)

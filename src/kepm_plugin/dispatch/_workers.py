@@ -94,7 +94,8 @@ class Workers:
                         owner = lane
                     else:
                         lane.rouse()
-                await self._give_way()
+                if time.monotonic() - self._burst_since > BURST:
+                    await self._give_way()
         finally:
             if owner is None:  # or else there is another runner already
                 self._vacant.set()
@@ -112,9 +113,9 @@ class Workers:
     async def _work(self, lane: Lane) -> None:
         while (work := await lane.next()) is not None:
             await Apart(self._handle(lane, work))
-            await self._give_way()
+            if time.monotonic() - self._burst_since > BURST:
+                await self._give_way()
 
     async def _give_way(self) -> None:
-        if time.monotonic() - self._burst_since > BURST:
-            await anyio.lowlevel.checkpoint()
-            self._burst_since = time.monotonic()
+        await anyio.lowlevel.checkpoint()
+        self._burst_since = time.monotonic()
