@@ -21,7 +21,7 @@ from ..message import Publication, Received
 from ._client import words
 from ._connection import DRAIN, Connection
 from ._options import BrokerAddress, Ending, SessionOptions, Version
-from ._private import held, leave_acknowledging, queue_packets, take_publish, topic_bytes
+from ._private import held, leave_acknowledging, queue_packets, topic_bytes
 from ._publish import DUP, converted, plain
 from ._wire import Wire
 
@@ -47,6 +47,7 @@ class Link:
         self, wire: Wire, address: BrokerAddress, options: SessionOptions, version: Version, deliver: Deliver
     ) -> None:
         self.version: Version = version
+        self._has_properties = version == "5"
         self.certificate = wire.certificate
         self.undecodable = 0
         self._wire, self._deliver, self._ack_timeout = wire, deliver, options.ack_timeout
@@ -58,11 +59,13 @@ class Link:
         self._unwritten: dict[int, Callable[[], None]] = {}  # the same at QoS 0, where paho counts ids too
         self._finished: list[Callable[[], None]] = []
         self._denied: set[str] = set()
-        self._connection = Connection(wire, address, options, version, self._hand_over)
+        self._acknowledgements = bytearray()  # packets, in order, that wait until the socket is written to
+        self._connection = Connection(
+            wire, address, options, version, self._on_plain, self._queue_acknowledgements, self._hand_over
+        )
         self._paho = self._connection.paho
         self._paho.on_message = self._on_message
         self._paho.on_publish = self._on_publish
-        take_publish(self._paho, self._on_plain)
         leave_acknowledging(self._paho, self._on_publish_2)
         self.connect = self._connection.connect
         self.leave = self._connection.leave
@@ -142,7 +145,9 @@ class Link:
         """
         if self._connection.reason is not None:
             return
-        packets = bytearray()
+        packets = self._acknowledgements
+        if not packets:
+            self._connection.write_soon()
         for mid in mids:
             qos = self._unacknowledged.pop(mid, 0)
             if qos == 1:
@@ -150,8 +155,12 @@ class Link:
             elif qos == 2:
                 self._released.add(mid)
                 packets += _PUBREC + mid.to_bytes(2, "big")
-        if packets:
-            queue_packets(self._paho, bytes(packets))
+
+    def _queue_acknowledgements(self) -> None:
+        """Queue what has come together as one: each write is a call of the system, and a TLS record."""
+        if self._acknowledgements:
+            queue_packets(self._paho, bytes(self._acknowledgements))
+            self._acknowledgements.clear()
 
     def publish(self, publication: Publication, acknowledged: Callable[[], None] | None = None) -> None:
         """Queue a publication; the caller keeps those that are unacknowledged below `in_flight_maximum`.
@@ -173,6 +182,7 @@ class Link:
         if publication.correlation_data is not None and self.version == "5":
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.CorrelationData = publication.correlation_data
+        self._queue_acknowledgements()  # packets go in the order in which they were asked for
         qos, retain = min(publication.qos, connection.maximum_qos), publication.retain and connection.retain
         sent = self._paho.publish(publication.topic, publication.payload, qos, retain, properties)
         if sent.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
@@ -190,11 +200,11 @@ class Link:
 
     # --- paho's hooks -----------------------------------------------------------------------------------------------
 
-    def _on_plain(self, header: int, body: bytearray) -> bool:
+    def _on_plain(self, header: int, data: bytes, begin: int, end: int) -> bool:
         """Take a PUBLISH that is plain; the others come through paho, as messages."""
         if not self._batch:
             self._begun = time.time()
-        received = plain(header, body, self._begun, properties=self.version == "5")
+        received = plain(header, data, begin, end, self._begun, properties=self._has_properties)
         if received is None:
             return False
         if not (received.qos and header & DUP and received.mid in self._unacknowledged):  # as in `_on_message`

@@ -13,6 +13,9 @@ from kepm_plugin.plugin import HandlerRoute
 from ._call import Call
 from ._window import Seen
 
+Decode = Callable[[bytes], Any]
+"""From a payload to what the handler takes."""
+
 LIMIT = 1_000
 """Messages of one lane in memory; the journal holds the rest."""
 
@@ -120,7 +123,7 @@ class Lane:
         self,
         route: HandlerRoute,
         call: Call,
-        decode: Callable[[bytes], Any],
+        decode: Decode,
         plugin_id: str,
         room: Room,
         run: Callable[["Lane"], object],
