@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
 
 from kepm_plugin.eventloop import bare_task_group
 
@@ -55,59 +55,51 @@ class Workers:
 
     async def serve(self, lanes: Iterable[Lane], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run lanes until `close`; ends when the last running call has ended."""
-        # One that is no coroutine runs in a thread, for which its task waits.
-        self._new_owners += [lane for lane in lanes if not lane.route.spec.is_async]
         async with bare_task_group() as tasks:
-            first = 0
+            for lane in lanes:
+                if not lane.route.spec.is_async:  # it runs in a thread, for which its task waits
+                    self._give_tasks(tasks, lane, 0)
             while not self._closed:
-                for lane in self._new_owners:
-                    lane.has_tasks = True
-                    for number in range(first, lane.slots):
-                        tasks.start_soon(self._work, lane, name=f"kepm.lane.{lane.route.spec.name}[{number}]")
-                self._new_owners = []
-                first = 1  # from now on one of its tasks is the runner that was
-                self._vacant = anyio.Event()
                 tasks.start_soon(self._run, name="kepm.lanes")
                 task_status.started()
                 task_status = anyio.TASK_STATUS_IGNORED
                 await self._vacant.wait()
+                self._vacant = anyio.Event()
+                for lane in self._new_owners:
+                    self._give_tasks(tasks, lane, 1)
+                self._new_owners = []
+
+    def _give_tasks(self, tasks: TaskGroup, lane: Lane, first: int) -> None:
+        lane.has_tasks = True
+        for number in range(first, lane.slots):
+            tasks.start_soon(self._work, lane, name=f"kepm.lane.{lane.route.spec.name}[{number}]")
 
     async def _run(self) -> None:
         """Be the runner until a handler waits, then one of its lane's tasks."""
-        owner: Lane | None = None
-        try:
-            while owner is None and not self._closed:
-                if not self._ready:
-                    self._wanted = anyio.Event()
-                    await self._wanted.wait()
-                    self._burst_since = time.monotonic()
-                    continue
-                lane = self._ready.popleft()
-                lane.called = False
-                if lane.has_tasks or (work := lane.take()) is None:
-                    continue
-                self._inside = lane
-                try:
-                    await Apart(self._handle(lane, work), self._waits)
-                finally:
-                    if lane.has_tasks:
-                        owner = lane
-                    else:
-                        lane.rouse()
-                if time.monotonic() - self._burst_since > BURST:
-                    await self._give_way()
-        finally:
-            if owner is None:  # or else there is another runner already
-                self._vacant.set()
-        if owner is not None:
-            await self._work(owner)
+        while not self._closed:
+            if not self._ready:
+                self._wanted = anyio.Event()
+                await self._wanted.wait()
+                self._burst_since = time.monotonic()
+                continue
+            lane = self._ready.popleft()
+            lane.called = False
+            if lane.has_tasks or (work := lane.take()) is None:
+                continue
+            self._inside = lane
+            await Apart(self._handle(lane, work), self._waits)
+            if lane.has_tasks:
+                await self._work(lane)
+                return
+            lane.rouse()
+            if time.monotonic() - self._burst_since > BURST:
+                await self._give_way()
 
     def _waits(self) -> None:
         """Give the runner, which is about to wait for a handler, to that one's lane."""
-        lane = self._inside
-        if lane is not None:
-            lane.has_tasks = True
-            self._new_owners.append(lane)
+        if self._inside is not None:
+            self._inside.has_tasks = True
+            self._new_owners.append(self._inside)
             self._vacant.set()
 
     async def _work(self, lane: Lane) -> None:
