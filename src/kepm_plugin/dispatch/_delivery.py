@@ -14,10 +14,11 @@ from kepm_plugin.store import Store
 
 from ._call import Failure, attempted
 from ._ends import Trouble
-from ._lane import Lane, Work
+from ._lane import Lane
 from ._outcome import Outcomes, identity, key_of
 from ._tickets import CommandCaller, Tickets
 from ._window import Window
+from ._work import Work
 
 log = logging.getLogger("kepm_plugin.dispatch")
 

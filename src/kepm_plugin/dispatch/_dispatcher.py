@@ -21,12 +21,13 @@ from ._counters import Counters
 from ._delivery import DELIVERIES, Delivery
 from ._ends import Answer, Trouble
 from ._intake import Acknowledge, Arrived, Intake
-from ._lane import Lane, Room, Work, size_of
+from ._lane import Lane, Room
 from ._later import Later, remaining
 from ._outcome import Outcomes, Redact
 from ._pressure import Pressure, Troubles
 from ._tickets import Send, Tickets
 from ._window import Window
+from ._work import Work, size_of
 from ._workers import Workers
 
 log = logging.getLogger("kepm_plugin.dispatch")

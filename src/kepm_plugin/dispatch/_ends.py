@@ -11,7 +11,7 @@ from kepm_plugin.eventloop import soon_on_loop
 from kepm_plugin.message import Publication
 from kepm_plugin.store import Store
 
-from ._lane import Work
+from ._work import Work
 
 Answer = Callable[[Publication, int | None, Callable[[], None] | None], None]
 """Publishes an answer; the number is that of the kept copy on disk, None where there is none.

@@ -15,9 +15,10 @@ from kepm_plugin.topics import covers
 from ._call import Failure, TimedOut, attempted
 from ._counters import Counters
 from ._ends import Answer, Ends, Trouble
-from ._lane import LIMIT, Lane, Work, size_of
+from ._lane import LIMIT, Lane
 from ._later import backoff
 from ._window import Key, Seen, Window, key
+from ._work import Work, size_of
 
 log = logging.getLogger("kepm_plugin.dispatch")
 

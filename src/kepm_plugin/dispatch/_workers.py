@@ -12,7 +12,8 @@ from anyio.abc import TaskGroup, TaskStatus
 from kepm_plugin.eventloop import bare_task_group
 
 from ._apart import Apart
-from ._lane import Lane, Work
+from ._lane import Lane
+from ._work import Work
 
 BURST: Final = 0.005
 """Seconds before the loop gets a turn: a handler that never waits must not starve the reader."""
@@ -34,8 +35,9 @@ class Workers:
         self._ready: deque[Lane] = deque()
         self._inside: Lane | None = None
         """Whose message the runner handles."""
+        self._idle = False
+        """The runner waits until lanes are ready, or it is over."""
         self._wanted = anyio.Event()
-        """Lanes are ready, or it is over."""
         self._vacant = anyio.Event()
         """There is no runner, or it is over."""
         self._new_owners: list[Lane] = []
@@ -45,7 +47,8 @@ class Workers:
     def call(self, lane: Lane) -> None:
         """Run a lane that has something ready, and no tasks of its own."""
         self._ready.append(lane)
-        self._wanted.set()
+        if self._idle:
+            self._wanted.set()
 
     def close(self) -> None:
         """Begin nothing more."""
@@ -78,8 +81,9 @@ class Workers:
         """Be the runner until a handler waits, then one of its lane's tasks."""
         while not self._closed:
             if not self._ready:
-                self._wanted = anyio.Event()
+                self._wanted, self._idle = anyio.Event(), True
                 await self._wanted.wait()
+                self._idle = False
                 self._burst_since = time.monotonic()
                 continue
             lane = self._ready.popleft()
