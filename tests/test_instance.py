@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
 import psutil
 import pytest
+from msgspec.structs import replace
 
 from kepm_plugin import instance
 from kepm_plugin.errors import InstanceError, StartedAsJob, StoreError

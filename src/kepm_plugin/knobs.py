@@ -5,9 +5,10 @@ part that it bounds. A knob is read by itself, so that a wrong one leaves the ot
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, Literal
+
+from msgspec import Struct
 
 from kepm_plugin.contract import RESERVED_SETTING_PREFIX, status_topic
 from kepm_plugin.dispatch import DELIVERIES, ENTRIES, LIMIT, LIMIT_BYTES, WINDOW
@@ -187,8 +188,7 @@ def defaults(plugin: type[Plugin]) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """What the agent's texts say of the knobs."""
 
     knobs: Knobs

@@ -2,9 +2,10 @@
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
+
+from msgspec import Struct
 
 from kepm_plugin.plugin import Plugin
 
@@ -18,8 +19,7 @@ CONTRACT: Final = "What the agent does otherwise than is assumed (TOML); found o
 PEER: Final = "What to do where the owner of the agent's sockets cannot be told."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunArguments:
+class RunArguments(Struct, frozen=True, kw_only=True):
     """What the command line says about a run."""
 
     keeper_api_base: str | None = None

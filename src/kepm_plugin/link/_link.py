@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from random import Random
 
 import anyio
+from msgspec import Struct
 
 from ..errors import AgentError, BrokerRefused, LinkLost
 from ..eventloop import loop_clock
@@ -27,8 +27,7 @@ LATE = 2
 """By so many ticks everything must be late to count as a sleep."""
 
 
-@dataclass(slots=True)
-class _Away:
+class _Away(Struct):
     """Why and since when there is no session, how much of the budget is spent, and how often it was tried."""
 
     since: float
@@ -38,8 +37,7 @@ class _Away:
     attempts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Served:
+class _Served(Struct, frozen=True):
     """What became of one attempt; `lived` is from CONNACK on, None without it, `met` whether a broker was there."""
 
     up: bool

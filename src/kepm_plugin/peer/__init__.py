@@ -6,8 +6,9 @@ belong to root (SYSTEM on Windows) or to our own user. Knows nothing of HTTP or 
 """
 
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ._owner import Endpoint, PeerPolicy, check_peer, is_loopback
 from ._tls import failed_verification, tls_context, tls_error
@@ -15,8 +16,7 @@ from ._tls import failed_verification, tls_context, tls_error
 __all__ = ["Endpoint", "PeerPolicy", "Trust", "check_peer", "failed_verification", "is_loopback", "tls_error"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trust:
+class Trust(Struct, frozen=True, kw_only=True):
     """What the other end of a connection must show before anything is sent to it.
 
     Attributes:
