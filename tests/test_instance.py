@@ -103,6 +103,32 @@ def test_a_program_that_the_holder_started_does_not_inherit_the_lock(tmp_path: P
             child.kill()
 
 
+def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
+    """As workers of multiprocessing are on some systems: the plugin is killed, and its worker lives on."""
+    code = """
+import os, sys
+from pathlib import Path
+from kepm_plugin.instance import instance_lock
+with instance_lock("MyWorker", Path(sys.argv[1])) as lock:
+    assert lock.try_acquire()
+    if os.fork():
+        os._exit(0)
+    print("alone", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdin is not None
+        assert parent.stdout.readline() == "alone\n"
+        assert parent.wait(5) == 0
+        with instance_lock("MyWorker", tmp_path) as lock:
+            assert lock.try_acquire()
+        parent.stdin.close()
+        assert parent.stdout.read() == ""
+
+
 async def test_the_file_is_never_unlinked(tmp_path: Path) -> None:
     with instance_lock("MyWorker", tmp_path) as lock:
         assert lock.try_acquire()

@@ -27,7 +27,6 @@ SOLE_OWNERS: Final = {
     "PyInstaller": "bundle",
     "aiomqtt": "broker",
     "cryptography": "devagent",
-    "filelock": "instance",
     "httpcore": "agent",
     "httpx": "agent",
     "paho": "broker",
