@@ -330,6 +330,7 @@ async def test_a_stranger_is_refused_before_a_byte_is_sent(certificate: Any, mon
         raise PeerNotTrusted("a stranger")
 
     monkeypatch.setattr(peer_module, "check_peer", refuse)
+    monkeypatch.setattr(peer_module, "known_peer", lambda *_, answered: False)
     with https_server(certificate) as base, anyio.fail_after(5):
         async with open_agent(base, peer="require") as agent:
             with pytest.raises(PeerNotTrusted, match="a stranger"):

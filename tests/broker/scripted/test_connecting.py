@@ -157,6 +157,7 @@ async def test_a_stranger_is_refused_before_a_byte_is_sent(scripted: Any, monkey
         raise PeerNotTrusted(f"{remote} under {policy}")
 
     monkeypatch.setattr(peer_module, "check_peer", refuse)
+    monkeypatch.setattr(peer_module, "known_peer", lambda *_, answered: False)
     async with scripted.listening(None, tls=False) as listener:
         with pytest.raises(PeerNotTrusted, match=f"{listener.address.port}.*require"):
             await attempt(listener.address, peer="require")
@@ -165,6 +166,7 @@ async def test_a_stranger_is_refused_before_a_byte_is_sent(scripted: Any, monkey
 
 async def test_a_bundle_is_the_proof_where_there_is_one(scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer_module, "check_peer", pytest.fail)
+    monkeypatch.setattr(peer_module, "known_peer", pytest.fail)
     async with scripted.listening(scripted.packet(0x20, b"\0\0\0")) as listener:
         await attempt(listener.address, ca_bundle=scripted.certificate.file)
 
