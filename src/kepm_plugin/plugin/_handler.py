@@ -2,7 +2,6 @@
 
 import inspect
 from contextlib import suppress
-from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Never, NoReturn, TypeVar, get_args, get_origin
 
 from msgspec import Struct
@@ -164,6 +163,8 @@ def _check_handle(kind: type[Handler[Any]]) -> None:
 
 
 def _unlikeness(name: str) -> float:
+    from difflib import SequenceMatcher
+
     return -SequenceMatcher(None, name, "handle").ratio()
 
 
