@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal, cast
 
 from msgspec import Struct
 
@@ -72,7 +72,7 @@ def _without_rich() -> Generator[None]:
     if {"rich", "structlog"} & sys.modules.keys():
         yield
         return
-    sys.modules["rich"] = None  # type: ignore[assignment]  # "not installed", for whoever tries to import it
+    cast("dict[str, Any]", sys.modules)["rich"] = None  # "not installed", for whoever tries to import it
     try:
         yield
     finally:

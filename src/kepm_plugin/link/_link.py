@@ -10,7 +10,7 @@ import anyio
 from msgspec import Struct
 
 from ..errors import AgentError, BrokerRefused, LinkLost
-from ..eventloop import loop_clock
+from ..eventloop import loop_clock, shared_wait
 from ..message import Received
 from ..plugin import Gap
 from ..suspension import Suspension
@@ -65,7 +65,8 @@ class Link:
         self._connect, self._observer, self._options = connect, observer, options
         self._history = history or History()
         self._random = random or Random()  # noqa: S311  jitter, no secret
-        awake, slept = loop_clock(), asleep or Suspension()
+        self._awake = awake = loop_clock()
+        slept = asleep or Suspension()
         self._now: Callable[[], float] = lambda: awake() + slept()
         self._prover = Prover(
             options.echo_topic or "", options.quiet, options.echo_timeout, self._now, awake, observer.proof
@@ -255,7 +256,7 @@ class Link:
         since = self._now()
         while True:
             self._observer.beat(True)
-            await anyio.sleep(self._options.tick)
+            await anyio.sleep(shared_wait(self._awake(), self._options.tick))
             self._has_slept()
             self._ticked = self._now()
             if self._ticked - since >= SOON:

@@ -156,8 +156,11 @@ async def test_a_stranger_is_refused_before_a_byte_is_sent(scripted: Any, monkey
     def refuse(local: object, remote: object, policy: object, *, answered: bool) -> None:
         raise PeerNotTrusted(f"{remote} under {policy}")
 
+    def unknown(*_: object, answered: bool) -> bool:
+        return False
+
     monkeypatch.setattr(peer_module, "check_peer", refuse)
-    monkeypatch.setattr(peer_module, "known_peer", lambda *_, answered: False)
+    monkeypatch.setattr(peer_module, "known_peer", unknown)
     async with scripted.listening(None, tls=False) as listener:
         with pytest.raises(PeerNotTrusted, match=f"{listener.address.port}.*require"):
             await attempt(listener.address, peer="require")
