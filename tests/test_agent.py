@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.to_thread
-import h11
+import httpx
 import pytest
 
-from kepm_plugin.agent import AgentClient, find_api_base, open_agent
-from kepm_plugin.agent._answer import Answer
-from kepm_plugin.agent._connection import Request
+from kepm_plugin import peer as peer_module
+from kepm_plugin.agent import ANSWER_LIMIT, AgentClient, find_api_base, open_agent
 from kepm_plugin.contract import Contract
 from kepm_plugin.errors import (
     AgentError,
@@ -29,34 +27,16 @@ from kepm_plugin.errors import (
     UnknownPlugin,
     UsageError,
 )
-from kepm_plugin.peer import _trust as peer_module  # pyright: ignore[reportPrivateUsage]
 
 BASE = "https://127.0.0.1:6889"
 
 
-class Played:
-    """An agent without a network."""
-
-    def __init__(self, answer: Callable[[Request], Awaitable[Answer]]) -> None:
-        self._answer = answer
-
-    async def exchange(self, request: Request) -> Answer:
-        return await self._answer(request)
-
-    def close(self) -> None: ...
-
-
-def answering(body: object = None, code: int = 200, asked: list[Request] | None = None, **headers: str) -> Played:
+def answering(body: object = None, code: int = 200, **headers: str) -> httpx.MockTransport:
     """An agent that gives one answer, whatever it is asked."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    told = {name.replace("_", "-"): value for name, value in headers.items()}
-
-    async def answer(request: Request) -> Answer:
-        if asked is not None:
-            asked.append(request)
-        return Answer(code, told, content, request.head.method.decode())
-
-    return Played(answer)
+    return httpx.MockTransport(
+        lambda _: httpx.Response(code, content=content, headers={k.replace("_", "-"): v for k, v in headers.items()})
+    )
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -136,10 +116,15 @@ CALLS: dict[str, tuple[Call, str]] = {
 
 @pytest.mark.parametrize(("call", "expected"), CALLS.values(), ids=CALLS.keys())
 async def test_requests_go_to_the_documented_paths(call: Call, expected: str) -> None:
-    asked: list[Request] = []
-    async with open_agent(BASE, transport=answering({"value": "x"}, asked=asked)) as agent:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(f"{request.method} {request.url.raw_path.decode()}")
+        return httpx.Response(200, json={"value": "x"})
+
+    async with open_agent(BASE, transport=httpx.MockTransport(answer)) as agent:
         await call(agent)
-    assert [f"{one.head.method.decode()} {one.head.target.decode()}" for one in asked] == [expected]
+    assert asked == [expected]
 
 
 @pytest.mark.parametrize("value", ["text", "", 3, 1.5, True])
@@ -147,13 +132,15 @@ async def test_requests_go_to_the_documented_paths(call: Call, expected: str) ->
     "contract", [Contract(), Contract(put_value_field="settingValue")], ids=["assumed", "replaced"]
 )
 async def test_put_sends_the_value_as_the_json_type_that_it_is(value: str | float | bool, contract: Contract) -> None:
-    asked: list[Request] = []
-    async with open_agent(BASE, contract=contract, transport=answering(b"", 204, asked)) as agent:
+    bodies: list[tuple[object, str]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        bodies.append((json.loads(request.content), request.headers["content-type"]))
+        return httpx.Response(204)
+
+    async with open_agent(BASE, contract=contract, transport=httpx.MockTransport(answer)) as agent:
         await agent.put_setting("MyWorker", "root", value)
-    [request] = asked
-    assert json.loads(request.body) == {contract.put_value_field: value}
-    assert (b"content-type", b"application/json") in list(request.head.headers)
-    assert (b"content-length", str(len(request.body)).encode()) in list(request.head.headers)
+    assert bodies == [({contract.put_value_field: value}, "application/json")]
 
 
 async def test_a_number_that_json_does_not_have_is_refused_here() -> None:
@@ -232,42 +219,38 @@ async def test_an_object_without_a_known_field_is_refused_by_its_fields() -> Non
     assert "hush" not in str(caught.value)
 
 
-@pytest.mark.parametrize("error", [OSError("refused"), ConnectionResetError(), h11.RemoteProtocolError("cut off")])
+async def test_an_answer_without_end_is_not_read_to_its_end() -> None:
+    async with open_agent(BASE, transport=answering(b" " * (ANSWER_LIMIT + 1))) as agent:
+        with pytest.raises(BadAgentAnswer, match=f"longer than {ANSWER_LIMIT} bytes"):
+            await agent.settings("MyWorker")
+
+
+@pytest.mark.parametrize(
+    "error", [httpx.ConnectError("refused"), httpx.ReadError(""), httpx.RemoteProtocolError("cut off")], ids=repr
+)
 async def test_what_goes_wrong_on_the_way_is_unreachable(error: Exception) -> None:
-    async def answer(_: Request) -> Answer:
+    def answer(_: httpx.Request) -> httpx.Response:
         raise error
 
-    async with open_agent(BASE, transport=Played(answer)) as agent:
+    async with open_agent(BASE, transport=httpx.MockTransport(answer)) as agent:
         with pytest.raises(AgentUnreachable, match="is the agent running"):
             await agent.settings("MyWorker")
 
 
 async def test_an_agent_that_does_not_answer_is_unreachable_after_the_timeout() -> None:
-    async def answer(_: Request) -> Answer:
+    async def answer(_: httpx.Request) -> httpx.Response:
         await anyio.sleep_forever()
         raise AssertionError
 
-    async with open_agent(BASE, timeout=0.01, transport=Played(answer)) as agent:
+    async with open_agent(BASE, timeout=0.01, transport=httpx.MockTransport(answer)) as agent:
         with pytest.raises(AgentUnreachable, match=r"no answer within 0\.01 s"):
             await agent.settings("MyWorker")
 
 
-async def test_an_address_that_no_request_can_have_is_a_usage_error() -> None:
+async def test_an_address_that_httpx_cannot_read_is_a_usage_error() -> None:
     async with open_agent("https://127.0.0.1:6889\x00", transport=answering({})) as agent:
         with pytest.raises(UsageError, match="--keeper-api-base"):
             await agent.settings("MyWorker")
-    with pytest.raises(UsageError, match="--keeper-api-base"):
-        async with open_agent("https://a..b:6889", transport=answering({})):
-            pass
-
-
-async def test_an_address_may_have_a_path_and_letters_of_any_kind() -> None:
-    asked: list[Request] = []
-    async with open_agent("https://bücher.example:1/a b%20ö", transport=answering({}, asked=asked)) as agent:
-        await agent.settings("MyWorker")
-    [request] = asked
-    assert request.head.target == b"/a%20b%20%C3%B6/api/PluginSettings/MyWorker"
-    assert dict(request.head.headers)[b"host"] == b"xn--bcher-kva.example:1"
 
 
 async def test_another_host_needs_a_bundle() -> None:
@@ -291,9 +274,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def https_server(certificate: Any, handler: type[Handler] = Handler) -> Generator[str]:
+def https_server(certificate: Any) -> Generator[str]:
     """An agent of the standard library; yields its address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.socket = certificate.server_context().wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -359,79 +342,6 @@ async def test_a_stranger_is_refused_before_a_byte_is_sent(certificate: Any, mon
     [(local, remote, policy)] = seen
     assert (remote, policy) == (("127.0.0.1", port), "require")
     assert local != remote
-
-
-class Keeping(Handler):
-    """Keeps a connection; ends it without a word at its second request, where there is one that says so."""
-
-    protocol_version = "HTTP/1.1"
-    asked: list[tuple[Any, str]]
-    """Connection and method of each request."""
-    ending = False
-
-    def do_GET(self) -> None:
-        self.asked.append((self.client_address, self.command))
-        if self.ending and [one for one, _ in self.asked].count(self.client_address) == 2:
-            self.close_connection = True
-        else:
-            super().do_GET()
-
-    def do_PUT(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.do_GET()
-
-
-@pytest.fixture
-def keeping() -> type[Keeping]:
-    class Fresh(Keeping):
-        asked: list[tuple[Any, str]] = []  # noqa: RUF012  one list for all connections of one server
-
-    return Fresh
-
-
-async def test_a_connection_serves_one_request_after_the_other(certificate: Any, keeping: type[Keeping]) -> None:
-    with https_server(certificate, keeping) as base, anyio.fail_after(5):
-        async with open_agent(base) as agent:
-            for _ in range(3):
-                await agent.health()
-            await agent.put_setting("MyWorker", "root", "/etc")
-    assert len({connection for connection, _ in keeping.asked}) == 1
-
-
-async def test_what_only_asks_is_asked_again_where_the_agent_has_just_closed_its_connection(
-    certificate: Any, keeping: type[Keeping]
-) -> None:
-    keeping.ending = True
-    with https_server(certificate, keeping) as base, anyio.fail_after(5):
-        async with open_agent(base) as agent:
-            for _ in range(3):
-                assert await agent.health() == {"path": "/health"}
-            with pytest.raises(AgentUnreachable):
-                await agent.put_setting("MyWorker", "root", "/etc")
-    assert [method for _, method in keeping.asked] == ["GET"] * 5 + ["PUT"]
-
-
-async def test_a_connection_that_the_agent_has_closed_is_not_used(certificate: Any) -> None:
-    closed = threading.Event()
-
-    class Closing(Keeping):
-        asked: list[tuple[Any, str]] = []  # noqa: RUF012  one list for all connections of one server
-
-        def end_headers(self) -> None:
-            self.close_connection = True  # without a word of it
-            super().end_headers()
-
-        def finish(self) -> None:
-            super().finish()
-            self.request.close()
-            closed.set()
-
-    with https_server(certificate, Closing) as base, anyio.fail_after(5):
-        async with open_agent(base) as agent:
-            await agent.health()
-            assert await anyio.to_thread.run_sync(closed.wait, 5)
-            await agent.put_setting("MyWorker", "root", "/etc")
-    assert len({connection for connection, _ in Closing.asked}) == 2
 
 
 async def test_nothing_listens(free_tcp_port: int) -> None:

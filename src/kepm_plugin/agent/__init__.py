@@ -1,21 +1,21 @@
 """The agent's HTTPS API as a plugin may use it: settings, their status, health (HTTP Reference).
 
-Owns h11: none of its types or errors leave. Knows paths through `contract` only, and retries nothing; how patient
+Owns httpx: none of its types or errors leave. Knows paths through `contract` only, and retries nothing; how patient
 to be is for the caller.
 """
 
 import json
 import math
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 from urllib.parse import quote, urlsplit
 
 import anyio
-import h11
+import httpx
 
-from .._version import __version__
 from ..contract import ASSUMED, HEALTH_PATH, REVERT, REVERT_ALL, SETTINGS_PATH, STATUS, Contract
 from ..errors import (
     AgentUnreachable,
@@ -25,20 +25,17 @@ from ..errors import (
     UnknownPlugin,
     UsageError,
 )
-from ..peer import PeerPolicy, Trust
+from ..peer import PeerPolicy, Trust, tls_error
 from ._address import find_api_base
 from ._answer import Answer, check_status, flat, json_object, text
-from ._connection import ANSWER_LIMIT, Request
-from ._transport import HttpsTransport, Transport, unreachable
+from ._newcomer import Newcomer
+from ._renewal import RenewingTransport
 
 __all__ = ["ANSWER_LIMIT", "AgentClient", "find_api_base", "open_agent"]
 
-_HEADERS: Final[Mapping[str, str]] = {
-    "Accept": "application/json",
-    "Accept-Encoding": "identity",
-    "Content-Type": "application/json",
-    "User-Agent": f"kepm-plugin/{__version__}",
-}
+ANSWER_LIMIT: Final = 1024 * 1024
+"""Bytes of an answer that are read; no documented one comes near."""
+_SHOWN: Final = 200  # characters of a header's value
 
 
 class AgentClient:
@@ -51,11 +48,13 @@ class AgentClient:
     PeerNotTrusted: Something else than the agent listens there.
     """
 
-    def __init__(self, transport: Transport, host: str, api_base: str, *, contract: Contract, timeout: float) -> None:
-        self._transport = transport
-        self._headers = {"Host": host, **_HEADERS}
+    def __init__(
+        self, http: httpx.AsyncClient, api_base: str, *, contract: Contract, trust: Trust, timeout: float
+    ) -> None:
+        self._http = http
         self._api_base = api_base
         self._contract = contract
+        self._trust = trust
         self._timeout = timeout
 
     async def settings(self, plugin: str) -> dict[str, str]:
@@ -124,18 +123,51 @@ class AgentClient:
         what = f"{method} {url}"
         try:
             with anyio.fail_after(self._timeout):
-                sent = b"" if body is None else json.dumps(body).encode()
-                answer = await self._transport.exchange(Request.made(method, url, self._headers, sent))
+                answer = await self._exchange(method, url, body)
         except TimeoutError:
             raise AgentUnreachable(
                 f"{what}: no answer within {self._timeout:g} s; is the agent running, and is this its address?"
             ) from None
-        except (OSError, h11.RemoteProtocolError) as error:
-            raise unreachable(what, error) from None
-        except h11.LocalProtocolError as error:
+        except httpx.HTTPError as error:
+            if isinstance(error, httpx.ConnectError) and (failed := tls_error(what, error)) is not None:
+                raise failed from None
+            text = str(error) or type(error).__name__
+            raise AgentUnreachable(f"{what}: {text}; is the agent running, and is this its address?") from None
+        except httpx.InvalidURL as error:
             raise UsageError(f"{what}: this is not a URL ({error}); correct --keeper-api-base") from None
         check_status(answer, what, plugin, key, body)
         return answer
+
+    async def _exchange(self, method: str, url: str, body: Mapping[str, object] | None) -> Answer:
+        newcomer, done = Newcomer(self._trust), False
+        try:
+            async with self._http.stream(
+                method,
+                url,
+                content=None if body is None else json.dumps(body),
+                extensions={"trace": newcomer},
+            ) as response:
+                answer = Answer(
+                    response.status_code, response.headers, await _read(response, f"{method} {url}"), method
+                )
+            done = True
+            return answer
+        finally:
+            if not done:
+                await newcomer.close()
+
+
+async def _read(response: httpx.Response, what: str) -> bytes:
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):  # a few bytes could become gigabytes before they are counted
+        raise BadAgentAnswer(f"{what}: the answer is compressed ({encoding[:_SHOWN]}), which nobody asked for")
+    read = bytearray()
+    async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_bytes())) as chunks:
+        async for chunk in chunks:
+            read += chunk
+            if len(read) > ANSWER_LIMIT:
+                raise BadAgentAnswer(f"{what}: the answer is longer than {ANSWER_LIMIT} bytes")
+    return bytes(read)
 
 
 @asynccontextmanager
@@ -146,7 +178,7 @@ async def open_agent(
     peer: PeerPolicy = "warn",
     contract: Contract = ASSUMED,
     timeout: float = 5.0,
-    transport: Transport | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncGenerator[AgentClient]:
     """Yield a client for the agent at `api_base`; nothing is sent before the first call.
 
@@ -164,14 +196,12 @@ async def open_agent(
         PeerNotTrusted: `api_base` is not on loopback, and there is no CA bundle.
         UsageError: The CA bundle cannot be used, or others could replace it.
     """
-    parts = urlsplit(api_base)
-    try:
-        host = parts.netloc.encode("idna").decode("ascii")
-    except UnicodeError as error:
-        raise UsageError(f"{api_base!r} is not a URL ({error}); correct --keeper-api-base") from None
-    if transport is None:
-        transport = HttpsTransport(parts.hostname or "", parts.port or 443, Trust(ca_bundle=ca_bundle, peer=peer))
-    try:
-        yield AgentClient(transport, host, api_base, contract=contract, timeout=timeout)
-    finally:
-        transport.close()
+    trust = Trust(ca_bundle=ca_bundle, peer=peer)
+    async with httpx.AsyncClient(
+        trust_env=False,
+        follow_redirects=False,
+        timeout=None,  # noqa: S113  the deadline stands around the whole request
+        headers={"Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": "application/json"},
+        transport=transport or RenewingTransport(partial(trust.context, urlsplit(api_base).hostname or "")),
+    ) as http:
+        yield AgentClient(http, api_base, contract=contract, trust=trust, timeout=timeout)

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+import httpx
+
 from ..errors import AgentRefused, BadAgentAnswer, UnknownPlugin
 
 _UNFIT: Final = (400, 415, 422)
@@ -18,9 +20,9 @@ _SHOWN: Final = 200  # characters of a header's value
 
 
 class Answer:
-    """A response, read to its end; the names of its headers are in lower case."""
+    """A response, read to its end."""
 
-    def __init__(self, code: int, headers: Mapping[str, str], body: bytes, method: str) -> None:
+    def __init__(self, code: int, headers: httpx.Headers, body: bytes, method: str) -> None:
         self.code, self.location, self._body, self._method = code, headers.get("location", ""), body, method
         self.content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
 

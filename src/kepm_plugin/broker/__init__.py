@@ -13,10 +13,10 @@ from typing import Final
 import anyio
 
 from ..errors import AgentUnreachable, BrokerRefused, LinkLost, PeerNotTrusted, UsageError
-from ..peer import Trust, dial, tls_error
+from ..peer import Trust, tls_error
 from ._link import Deliver, Link
 from ._options import BrokerAddress, ProtocolChoice, SessionOptions, Version
-from ._wire import Wire
+from ._wire import Wire, dial
 
 __all__ = ["BrokerAddress", "Deliver", "Link", "ProtocolChoice", "SessionOptions", "Version", "open_session"]
 

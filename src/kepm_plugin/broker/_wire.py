@@ -1,18 +1,96 @@
-"""The bytes below MQTT: a TLS socket as paho wants it.
+"""The bytes below MQTT: TCP, who listens, TLS, and a socket as paho wants it.
 
-Connecting is done by `peer` rather than by paho, whose way blocks a thread that nobody can stop, ignores the time limit
-during the TLS handshake and leaves no moment before it to look who listens.
+Connecting is done here rather than by paho, whose way blocks a thread that nobody can stop, ignores the time limit
+during the TLS handshake and leaves no moment before it to look who listens. Here it can be cancelled at every step.
 """
 
+import asyncio
 import math
+import socket
 import ssl
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from typing import Final
 
+import anyio
+import anyio.to_thread
+
+from ..peer import Trust
 from ._options import Ending
 
 _CHUNK: Final = 65_536  # bytes; a TLS record has at most 16 KiB
+
+
+async def dial(host: str, port: int, tls: ssl.SSLContext, trust: Trust) -> ssl.SSLSocket:
+    """Return a connected, non-blocking TLS socket, whose other end has been looked at before TLS and after it.
+
+    Raises:
+        OSError: Nobody listens, or TLS failed (`ssl.SSLError` is one).
+        PeerNotTrusted: Who listens is not trusted.
+    """
+    raw = await _connected(host, port)
+    try:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # small packets, each of which somebody waits for
+        await _check(raw, trust, answered=False)
+        secure = tls.wrap_socket(raw, server_hostname=host, do_handshake_on_connect=False)
+    finally:
+        raw.close()  # wrap_socket took its descriptor over; on failure nobody else closes it
+    done = False
+    try:
+        await _handshake(secure)
+        await _check(secure, trust, answered=True)
+        done = True
+    finally:
+        if not done:
+            secure.close()
+    return secure
+
+
+async def _connected(host: str, port: int) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    failure = OSError(f"{host} has no address")
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:  # no number, and so a name that has to be looked up, in a thread
+        addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # a level of the name is empty or too long; `broker.host` can be anything
+        raise OSError(f"{host!r} is no host name") from None
+    for family, kind, protocol, _, address in addresses:
+        raw = socket.socket(family, kind, protocol)
+        connected = False
+        try:
+            raw.setblocking(False)
+            await loop.sock_connect(raw, address)
+            connected = True
+        except OSError as error:  # "localhost" may be ::1 first, where the agent does not listen
+            failure = error
+        finally:
+            if not connected:
+                raw.close()
+        if connected:
+            return raw
+    raise failure
+
+
+async def _check(sock: socket.socket, trust: Trust, *, answered: bool) -> None:
+    local, remote = sock.getsockname()[:2], sock.getpeername()[:2]
+    if trust.known(local, remote, answered=answered):
+        return
+    check = partial(trust.check, local, remote, answered=answered)
+    await anyio.to_thread.run_sync(check, abandon_on_cancel=True)
+
+
+async def _handshake(secure: ssl.SSLSocket) -> None:
+    while True:
+        try:
+            secure.do_handshake()
+        except ssl.SSLWantReadError:
+            await anyio.wait_readable(secure)
+        except ssl.SSLWantWriteError:
+            await anyio.wait_writable(secure)
+        else:
+            return
 
 
 class Wire:

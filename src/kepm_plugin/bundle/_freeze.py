@@ -52,7 +52,7 @@ NOT_FOR_OURS: Final[Mapping[str, tuple[str, ...]]] = {
     "msgspec": ("attr", "attrs", "tomli_w", "yaml"),
     "structlog": ("better_exceptions", "colorama", "rich", "twisted"),
 }
-"""What a library of ours, or httpx, could use and a plugin's process never does. An author's own import counts."""
+"""What a library of ours could use and a plugin's process never does. An author's own import of it still counts."""
 
 HIDDEN: Final[Mapping[str, tuple[str, ...]]] = {
     "anyio": ("anyio._backends._asyncio",),

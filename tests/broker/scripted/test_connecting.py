@@ -11,11 +11,11 @@ import anyio.lowlevel
 import pytest
 
 import kepm_plugin.broker as broker_module
+import kepm_plugin.peer as peer_module
 from kepm_plugin.broker import BrokerAddress, ProtocolChoice, SessionOptions, Version, open_session
 from kepm_plugin.errors import AgentError, AgentUnreachable, BrokerRefused, PeerNotTrusted
 from kepm_plugin.message import Publication
 from kepm_plugin.peer import Trust
-from kepm_plugin.peer import _trust as peer_module  # pyright: ignore[reportPrivateUsage]
 
 LONG = 60.0  # seconds that no test waits for
 VERSIONS = pytest.mark.parametrize("version", ["5", "3.1.1"])
