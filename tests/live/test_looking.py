@@ -192,16 +192,30 @@ def test_an_agent_that_says_yes_and_stores_nothing_is_named() -> None:
 
 def test_what_fails_in_the_middle_is_taken_back_and_said_so() -> None:
     async def run(plugin: Plugin) -> None:
-        plugin.agent.faults = ["", "5xx"]
+        plugin.agent.faults = ["", "5xx", "5xx"]
         with pytest.raises(BadAgentAnswer, match="what was written was rolled back"):
             await plugin.edit(a=1, b=2, c=3)
-        plugin.agent.faults = ["", "before", "before"]
+        plugin.agent.faults = ["", *["before"] * 4]
         with pytest.raises(AgentUnreachable, match="is rolled back as soon as"):
             await plugin.edit(a=1, b=2)
         assert plugin.troubles[-1] is None
         await anyio.sleep(1)
 
     assert set(play(run).agent.stored.values()) == {str(FIRST)}
+
+
+@pytest.mark.parametrize("fault", ["before", "after", "late", "5xx"])
+def test_a_write_of_which_nobody_knows_whether_it_arrived_is_made_once_more(fault: str) -> None:
+    async def run(plugin: Plugin) -> None:
+        await plugin.own(101, "", fault)
+        assert plugin.agent.puts() == ["a", "b", "b", "c"]
+        assert plugin.live.current == Numbers(a=101, b=101, c=101)
+        await plugin.own(102)
+        plugin.agent.arrive()
+        await anyio.sleep(2 * INTERVAL)
+        assert set(plugin.agent.stored.values()) == {"102"}
+
+    assert {one.a for one in play(run).taken} == {FIRST, 101, 102}
 
 
 class Slow(Agent):
@@ -343,7 +357,7 @@ def test_a_folder_that_cannot_be_had_costs_no_more_than_what_is_kept(
 
     async def run(plugin: Plugin) -> None:
         await plugin.own(101)
-        await plugin.own(102, "", "before")
+        await plugin.own(102, "", "before", "before")
         assert plugin.live.current == Numbers(a=101, b=101, c=101)
 
     play(run, tmp_path / "file")

@@ -73,7 +73,7 @@ class LiveSettings:
         values: Texts = await ask()
         async with looking.lock:
             try:
-                await looking.resolve()
+                await looking.begin()
             except AgentError as exc:
                 if not looking.take_kept(values):
                     exc.args = (f"what the last run was writing can be neither finished nor undone: {exc}",)
@@ -229,7 +229,9 @@ class LiveSettings:
         async with looking.lock:
             await looking.resolve()
             before, looking.hash.known = self.current, None
-            await looking.look(await looking.access.reverted())
+            values = await looking.access.reverted()
+            looking.reverted(values)
+            await looking.look(values)
         await self._taking.tell()
         self._taking.again()
         self._raise_refused()
