@@ -209,18 +209,19 @@ def play(
     folder: Path | None = None,
     kind: type[Settings] = Numbers,
     agent: Agent | None = None,
+    plugin: type[Plugin] = Plugin,
     **options: Any,
 ) -> Plugin:
     """Run a program on a clock that jumps; return what it left."""
 
     async def main() -> Plugin:
         tasks = anyio.create_task_group()
-        plugin = Plugin(tasks, agent or Agent(), folder, kind, **options)
+        played = plugin(tasks, agent or Agent(), folder, kind, **options)
         with anyio.fail_after(100_000):
             async with tasks:
-                await plugin.start()
-                await program(plugin)
+                await played.start()
+                await program(played)
                 tasks.cancel_scope.cancel()
-        return plugin
+        return played
 
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from kepm_plugin import Settings, setting
+from kepm_plugin import Change, Settings, setting
 from kepm_plugin.errors import (
     AgentRefused,
     AgentUnreachable,
@@ -123,6 +123,27 @@ def test_a_change_is_told_of_within_the_interval_and_a_second() -> None:
     assert [change.new.a for _, change in told] == list(range(1, 9))
     late = [when - since for (when, _), since in zip(told, changed, strict=True)]
     assert max(late) <= INTERVAL + 1
+
+
+class Thorough(Plugin):
+    """Its hook takes an hour for the first change."""
+
+    async def _changed(self, change: Change[Any]) -> None:
+        await super()._changed(change)
+        if change.new.a == 1:
+            await anyio.sleep(3600)
+
+
+def test_a_hook_that_takes_its_time_keeps_nobody_from_looking() -> None:
+    async def run(plugin: Plugin) -> None:
+        for number in (1, 2, 3):
+            plugin.agent.stored["a"] = str(number)
+            await anyio.sleep(2 * INTERVAL)
+            assert plugin.live.current.a == number
+        await anyio.sleep(3600)
+
+    told = [change for _, change in play(run, plugin=Thorough).changes]
+    assert [(change.old.a, change.new.a) for change in told] == [(FIRST, 1), (1, 3)], "one call at a time"
 
 
 def test_without_a_link_nothing_is_asked_and_with_it_again_at_once() -> None:

@@ -116,8 +116,10 @@ class LiveSettings:
     # --- looking ------------------------------------------------------------------------------------------------------
 
     async def watch(self) -> None:
-        """Look again and again, until cancelled, from `resume` on."""
-        await self._watch.run()
+        """Look again and again, until cancelled, from `resume` on; the looks do not wait for the telling of changes."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._taking.run, name="kepm.settings.tell")
+            await self._watch.run()
 
     def rest(self) -> None:
         """Stop looking: the link is down, and the agent probably too."""
@@ -213,8 +215,8 @@ class LiveSettings:
         theirs = [key for key in puts if self._reading.now(base, key) != old[key]]
         if theirs:
             raise SettingsConflict(
-                f"{', '.join(theirs)} was changed at the agent by somebody else; nothing was written. Look at the "
-                "settings as they are now, and edit them again",
+                f"{', '.join(theirs)} was changed since this edit began, by somebody else or by another edit of this "
+                "plugin; nothing was written. Look at the settings as they are now, and edit them again",
                 keys=theirs,
             )
 

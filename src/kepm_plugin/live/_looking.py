@@ -93,7 +93,7 @@ class Looking:
                 found = await self.hash.read()
                 if found is None or found != self.hash.known:
                     self.hash.known = found if await self.look() else None
-        await self.taking.tell()
+        self.taking.tell_soon()
 
     async def _behind_the_hash(self) -> None:
         values = await self.access.steady(self.meant())
