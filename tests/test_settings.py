@@ -556,7 +556,7 @@ def test_a_rule_over_several_fields_is_kept_by_parse_and_construction() -> None:
 
 
 class Answering(Settings):
-    def validate(self) -> bool:  # type: ignore[override]
+    def validate(self) -> bool:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         return False
 
 
