@@ -15,9 +15,8 @@ from tests.e2e.modules_plugin import Modules
 ABSENT: Final = {
     "rich": "shows tracebacks to developers; structlog takes it where it is installed, with pygments",
     "pygments": "colours for rich",
+    "click": "httpx takes it for a command line of its own, where it is installed",
     "typer": "the framework's own command line; a plugin's is argparse",
-    "httpx": "the agent's API is HTTP by h11, over the connections that MQTT has too",
-    "httpcore": "below httpx",
     "filelock": "one system call locks the file of an instance",
     "psutil": "only where /proc is not; importing it takes longer than what it is asked",
     "pydantic": "only where an author's payloads are its models",
@@ -40,7 +39,7 @@ ABSENT: Final = {
 }
 """Modules, with those below them, and why they are not there."""
 
-PRESENT: Final = {"aiomqtt", "anyio", "h11", "kepm_plugin.runtime", "msgspec", "sqlite3", "structlog"}
+PRESENT: Final = {"aiomqtt", "anyio", "httpx", "kepm_plugin.runtime", "msgspec", "sqlite3", "structlog"}
 """So that the list is known to be one."""
 
 

@@ -48,7 +48,7 @@ def parsed(program: str, arguments: Sequence[str]) -> RunArguments:
 
 def run_plugin(kind: type[Plugin], arguments: RunArguments) -> int:
     """Run a plugin until it is asked to stop; return the exit code."""
-    with importing(), _without_rich():
+    with importing(), _without("click", "rich", "trio"):
         from kepm_plugin.runtime import RunOptions, run
     gc.freeze()  # What is there now stays: a full collection looks through what comes after it, and takes 2 ms, not 20.
 
@@ -64,16 +64,17 @@ def run_plugin(kind: type[Plugin], arguments: RunArguments) -> int:
 
 
 @contextmanager
-def _without_rich() -> Generator[None]:
-    """Import, inside, structlog as if rich were not installed.
+def _without(*names: str) -> Generator[None]:
+    """Import, inside, as if some libraries were not installed.
 
-    It would load rich, 4 MiB, to show tracebacks in colour to developers, which nothing in this process does.
+    structlog would load rich, 4 MiB, to show tracebacks in colour to developers, and httpx its command line by click;
+    nothing in this process does either. httpcore would load trio, of which no loop runs here.
     """
-    if {"rich", "structlog"} & sys.modules.keys():
-        yield
-        return
-    cast("dict[str, Any]", sys.modules)["rich"] = None  # "not installed", for whoever tries to import it
+    modules = cast("dict[str, Any]", sys.modules)
+    hidden = [name for name in names if name not in modules]
+    modules.update(dict.fromkeys(hidden))  # None is "not installed", for whoever tries to import it
     try:
         yield
     finally:
-        del sys.modules["rich"]
+        for name in hidden:
+            del modules[name]
