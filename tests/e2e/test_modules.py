@@ -25,7 +25,6 @@ ABSENT: Final = {
     "uvicorn": "serves it",
     "watchfiles": "reloads plugins under the local agent",
     "pytest": "tests",
-    "trio": "tests; anyio takes the backend that runs",
     "tomllib": "only where there is a contract file",
     "multiprocessing": "nothing of ours is a worker",
     "kepm_plugin.bundle": "packaging",

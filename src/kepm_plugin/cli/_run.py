@@ -48,7 +48,7 @@ def parsed(program: str, arguments: Sequence[str]) -> RunArguments:
 
 def run_plugin(kind: type[Plugin], arguments: RunArguments) -> int:
     """Run a plugin until it is asked to stop; return the exit code."""
-    with importing(), _without("click", "rich", "trio"):
+    with importing(), _without("click", "rich"):
         from kepm_plugin.runtime import RunOptions, run
     gc.freeze()  # What is there now stays: a full collection looks through what comes after it, and takes 2 ms, not 20.
 
@@ -68,7 +68,7 @@ def _without(*names: str) -> Generator[None]:
     """Import, inside, as if some libraries were not installed.
 
     structlog would load rich, 4 MiB, to show tracebacks in colour to developers, and httpx its command line by click;
-    nothing in this process does either. httpcore would load trio, of which no loop runs here.
+    nothing in this process does either.
     """
     modules = cast("dict[str, Any]", sys.modules)
     hidden = [name for name in names if name not in modules]
