@@ -50,7 +50,8 @@ class FlatRecords:
             return False
         size = len(message) + len(logger)
         for value in fields.values():
-            kind: type[Any] = type(value)  # not isinstance: what derives from these has code of its own
+            # Not isinstance: what derives from these has code of its own.
+            kind = type(value)  # pyright: ignore[reportUnknownVariableType]
             if kind is str:
                 size += len(value)
             elif kind is int:
