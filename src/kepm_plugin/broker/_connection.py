@@ -57,8 +57,18 @@ class Connection:
         options: SessionOptions,
         version: Version,
         after: Callable[[], None],
+        before_writing: Callable[[], None],
     ) -> None:
-        """Prepare an attempt; `after` is called each time that paho has worked and may have called hooks."""
+        """Prepare an attempt.
+
+        Args:
+            wire: The socket.
+            address: The broker's.
+            options: How to connect.
+            version: Which MQTT to speak.
+            after: Called each time that paho has worked and may have called hooks.
+            before_writing: Called each time that paho is about to write, or to queue its last packet.
+        """
         self.session_present = False
         self.in_flight_maximum = IN_FLIGHT
         self.maximum_qos = 2
@@ -68,7 +78,7 @@ class Connection:
         self.writing = False
         self.reason: str | None = None
         self.gone = anyio.Event()
-        self._wire, self._after = wire, after
+        self._wire, self._after, self._before_writing = wire, after, before_writing
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._descriptor = -1  # of the socket, while the loop watches it
         self._again: asyncio.Handle | None = None
@@ -113,6 +123,7 @@ class Connection:
         if self.reason is not None:
             return
         self._leaving = True
+        self._before_writing()
         try:
             await self.client.__aexit__(None, None, None)
         finally:
@@ -201,7 +212,8 @@ class Connection:
             if handle is not None:
                 handle.cancel()
 
-    def _start_writing(self) -> None:
+    def start_writing(self) -> None:
+        """Write what there is as soon as the socket takes it; on the event loop."""
         if self._descriptor >= 0:
             self._loop.add_writer(self._descriptor, self._write)
 
@@ -219,6 +231,7 @@ class Connection:
 
     def _write(self) -> None:
         self.writing = True
+        self._before_writing()
         with self._calling_paho():
             self.paho.loop_write()
         self.writing = False
@@ -266,9 +279,9 @@ class Connection:
 
     def _on_socket_register_write(self, *_: object) -> None:
         if threading.get_ident() == self._thread:
-            self._start_writing()
+            self.start_writing()
         else:  # CONNECT: the loop alone writes it, and not where the attempt was given up
-            self._loop.call_soon_threadsafe(self._start_writing)
+            self._loop.call_soon_threadsafe(self.start_writing)
 
     def _on_socket_unregister_write(self, *_: object) -> None:
         if self._descriptor >= 0:
