@@ -56,18 +56,18 @@ class Connection:
         address: BrokerAddress,
         options: SessionOptions,
         version: Version,
-        after: Callable[[], None],
         before_writing: Callable[[], None],
+        after: Callable[[], None],
     ) -> None:
         """Prepare an attempt.
 
         Args:
             wire: The socket.
-            address: The broker's.
-            options: How to connect.
-            version: Which MQTT to speak.
-            after: Called each time that paho has worked and may have called hooks.
-            before_writing: Called each time that paho is about to write, or to queue its last packet.
+            address: Whom it is connected to.
+            options: Of the session.
+            version: Of MQTT.
+            before_writing: Is called before what is queued is written, so that more can be.
+            after: Is called each time that paho has worked and may have called hooks.
         """
         self.session_present = False
         self.in_flight_maximum = IN_FLIGHT
@@ -78,7 +78,7 @@ class Connection:
         self.writing = False
         self.reason: str | None = None
         self.gone = anyio.Event()
-        self._wire, self._after, self._before_writing = wire, after, before_writing
+        self._wire, self._before_writing, self._after = wire, before_writing, after
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._descriptor = -1  # of the socket, while the loop watches it
         self._again: asyncio.Handle | None = None
@@ -123,7 +123,7 @@ class Connection:
         if self.reason is not None:
             return
         self._leaving = True
-        self._before_writing()
+        self._before_writing()  # DISCONNECT is the last packet
         try:
             await self.client.__aexit__(None, None, None)
         finally:
@@ -212,8 +212,11 @@ class Connection:
             if handle is not None:
                 handle.cancel()
 
-    def start_writing(self) -> None:
-        """Write what there is as soon as the socket takes it; on the event loop."""
+    def write_soon(self) -> None:
+        """Have `before_writing` called, and what it queues written, when the socket takes it."""
+        self._start_writing()
+
+    def _start_writing(self) -> None:
         if self._descriptor >= 0:
             self._loop.add_writer(self._descriptor, self._write)
 
@@ -231,8 +234,8 @@ class Connection:
 
     def _write(self) -> None:
         self.writing = True
-        self._before_writing()
         with self._calling_paho():
+            self._before_writing()
             self.paho.loop_write()
         self.writing = False
 
@@ -279,9 +282,9 @@ class Connection:
 
     def _on_socket_register_write(self, *_: object) -> None:
         if threading.get_ident() == self._thread:
-            self.start_writing()
+            self._start_writing()
         else:  # CONNECT: the loop alone writes it, and not where the attempt was given up
-            self._loop.call_soon_threadsafe(self.start_writing)
+            self._loop.call_soon_threadsafe(self._start_writing)
 
     def _on_socket_unregister_write(self, *_: object) -> None:
         if self._descriptor >= 0:

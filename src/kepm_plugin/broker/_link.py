@@ -59,10 +59,10 @@ class Link:
         self._unwritten: dict[int, Callable[[], None]] = {}  # the same at QoS 0, where paho counts ids too
         self._finished: list[Callable[[], None]] = []
         self._denied: set[str] = set()
-        self._connection = Connection(wire, address, options, version, self._hand_over, self._gather)
+        self._connection = Connection(wire, address, options, version, self._gather, self._hand_over)
         self._paho = self._connection.paho
         self._outgoing = Outgoing(
-            self._paho, properties=version == "5", write=self._connection.start_writing, puback=self._on_puback
+            self._paho, properties=version == "5", write=self._connection.write_soon, puback=self._on_puback
         )
         self._paho.on_message = self._on_message
         self._paho.on_publish = self._on_publish
