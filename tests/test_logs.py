@@ -449,7 +449,15 @@ def test_what_is_deep_or_a_circle_is_cut(value: object) -> None:
         assert logs.only()["truncated"] is True
 
 
+def named(name: Any) -> Call:
+    return lambda log: logging.getLogger("library.part").handle(
+        logging.makeLogRecord({"name": name, "levelno": logging.INFO, "msg": "x"})
+    )
+
+
 BROKEN_CALLS: dict[str, Call] = {
+    "no name": named([]),
+    "broken name": named(Broken()),
     "message": lambda log: log.info(Broken()),
     "argument": lambda log: log.info("%s", Broken()),
     "wrong type": lambda log: log.info("%d files", "no number"),
@@ -1148,9 +1156,16 @@ def test_a_logger_that_was_used_goes_by_the_configuration_in_force_afterwards() 
         {"event": "two of 3", "part": "initial", "log_level": "info"},
         {"event": "three", "part": "initial", "a": 1, "b": 2, "log_level": "error"},
     ]
+    structlog.configure([captured])
+    try:
+        with taken() as logs:
+            bound.info("four")
+            assert (logs.only()["message"], len(captured.entries)) == ("four", 2)
+    finally:
+        structlog.configure(**before)
     with taken() as logs:
-        bound.info("four")
-        assert logs.only()["message"] == "four"
+        bound.info("five")
+        assert logs.only()["message"] == "five"
 
 
 def add_method(_: object, method: str, event: Mapping[str, object]) -> dict[str, object]:

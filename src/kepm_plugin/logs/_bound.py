@@ -57,7 +57,7 @@ class _Named:
 
     def __init__(self, *names: object) -> None:
         self.names = names
-        self.name = names[0] if names and type(names[0]) is str else ""
+        self.name = str.__str__(names[0]) if names and isinstance(names[0], str) else ""
 
 
 class _Bound(structlog.BoundLoggerBase):
@@ -97,7 +97,7 @@ class _Bound(structlog.BoundLoggerBase):
 
     def _say_by_chain(self, method: str, event: object, args: tuple[object, ...], fields: dict[str, Any]) -> None:
         in_force = structlog.get_config()
-        if in_force["wrapper_class"] is not _Bound:
+        if in_force["wrapper_class"] is not _Bound or in_force["processors"] is not self._processors:
             wrapped = in_force["logger_factory"](*self._logger.names)
             other = in_force["wrapper_class"](wrapped, in_force["processors"], self._context)
             getattr(other, method)(event, *args, **fields)

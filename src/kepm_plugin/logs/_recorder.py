@@ -85,7 +85,8 @@ class Recorder(logging.Handler):
             fields["stack"] = record.stack_info
         args: object = () if record.args is None else record.args
         error = record.exc_info[1] if record.exc_info else None
-        when, level, logger = record.created, record.levelno, record.name
+        when, level = record.created, record.levelno
+        logger = record.name if type(record.name) is str else attempt(lambda: str(record.name), "")
         if error is not None or not self._waits(when, level, logger, record.msg, args, fields):
             self._tell(Event(when, level, logger, record.msg, args, fields, error))
 
@@ -93,6 +94,7 @@ class Recorder(logging.Handler):
 
     def say(self, level: int, logger: str, message: object, args: tuple[object, ...], fields: dict[str, Any]) -> None:
         """Take an event of structlog; `fields`, some of which have a meaning of their own, become the recorder's."""
+        message = "" if message is None else message
         for key, value in get_contextvars().items():
             fields.setdefault(key, value)
         if self._waits(when := self._clock(), level, logger, message, args, fields):
