@@ -4,7 +4,6 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final, cast
 
@@ -133,7 +132,7 @@ class Recorder(logging.Handler):
             if suppressed is None:
                 return
             if suppressed:
-                event = replace(event, fields={**event.fields, "suppressed": suppressed})
+                event = event.with_field("suppressed", suppressed)
         self._put(event)
 
     def _put(self, event: Event, *, here_only: bool = False) -> None:

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
@@ -46,8 +45,7 @@ def encoded(made: object) -> bytes:
         return json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """What was logged, as it was handed in.
 
     `when` is seconds since the epoch, `level` a number of the logging module, `args` what `%` fills the message with.
@@ -58,12 +56,15 @@ class Event:
     logger: str
     message: object
     args: object = ()
-    fields: Mapping[str, object] = field(default_factory=dict[str, object])
+    fields: Mapping[str, object] = {}
     exception: BaseException | None = None
 
+    def with_field(self, name: str, value: object) -> "Event":
+        """Return the event with one more field."""
+        return msgspec.structs.replace(self, fields={**self.fields, name: value})
 
-@dataclass(frozen=True, slots=True)
-class Record:
+
+class Record(msgspec.Struct, frozen=True):
     """What is told of an event: JSON values without secrets."""
 
     timestamp: str
