@@ -331,6 +331,16 @@ def test_what_is_bound_around_a_call_is_in_every_record(read: bool) -> None:
     assert (one["topic"], one["part"], two["topic"]) == ("Sample/Commands/scan", "bound", "Sample/Commands/scan")
 
 
+@READ
+def test_what_is_nearest_to_the_call_counts(read: bool) -> None:
+    with taken(read=read) as logs, structlog.contextvars.bound_contextvars(a="around", b="around", c="around"):
+        structlog.get_logger().bind(a="bound", b="bound").info("x", a="call")
+        STDLIB.info("x", extra={"a": "call"})
+        one, two = logs.records()
+    assert (one["a"], one["b"], one["c"]) == ("call", "bound", "around")
+    assert (two["a"], two["b"]) == ("call", "around")
+
+
 def test_a_traceback_and_a_stack_are_told() -> None:
     error: ValueError | None = None
     with taken() as logs:
@@ -810,6 +820,35 @@ def test_events_that_nobody_takes_are_bounded_like_records() -> None:
         assert logs.pipe.dropped == 290
         notice, *others = logs.records()
     assert (notice["message"], [each["number"] for each in others]) == ("290 records dropped", list(range(290, 300)))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"text": "x" * 1_001},
+        {"k" * 51: 1},
+        {f"k{number}": 1 for number in range(33)},
+        {Shout("loud"): 1},
+        {"value": Shout("loud")},
+        {"value": Level.HIGH},
+        {"values": [1]},
+        {"number": 2**63},
+    ],
+    ids=["long text", "long name", "many fields", "name", "text", "enum", "list", "large number"],
+)
+def test_what_is_large_or_may_change_or_has_code_of_its_own_does_not_wait(fields: dict[str, Any]) -> None:
+    asked: list[int] = []
+
+    def secrets() -> Collection[str]:
+        asked.append(1)
+        return ()
+
+    with taken(secrets=secrets, read=False) as logs:
+        EARLY.info("x", number=1, text="y" * 900)
+        assert asked == []
+        EARLY.info("x", **fields)
+        assert asked
+        assert len(logs.records()) == 2
 
 
 def test_a_secret_that_becomes_known_before_the_record_is_made_is_masked() -> None:
