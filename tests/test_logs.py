@@ -521,7 +521,7 @@ def test_odd_and_huge_fields_are_still_one_record(fields: dict[str, Any], read: 
 def test_what_cannot_be_made_is_told_in_short_or_counted() -> None:
     nameless: Any = type("Nameless", (type,), {"__name__": property(_no_class)})
 
-    class Unfit(Contract):
+    class Unfit(Contract, frozen=True):
         def log_record(self, **_: object) -> dict[str, Any]:
             raise KeyError("timestamp")
 
@@ -885,7 +885,7 @@ def test_what_is_logged_while_records_are_made_does_not_go_on_for_ever() -> None
 
 
 def test_an_event_without_a_record_is_counted() -> None:
-    class Unfit(Contract):
+    class Unfit(Contract, frozen=True):
         def log_record(self, **_: object) -> dict[str, Any]:
             raise KeyError("timestamp")
 
