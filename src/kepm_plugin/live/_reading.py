@@ -27,6 +27,14 @@ class Reading:
         """
         return self.made(lambda: self.kind.parse(values))
 
+    def obeys(self, values: Texts) -> bool:
+        """Tell whether texts follow all rules."""
+        try:
+            self.parse(values)
+        except SettingsError:
+            return False
+        return True
+
     def made(self, make: Callable[[], Settings]) -> Settings:
         """Return a new snapshot; whatever the author's `validate` raises is a rule that is broken.
 
