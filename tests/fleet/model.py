@@ -81,7 +81,7 @@ class Outcome:
         return sorted(self.served)[len(self.served) // 2] if self.served else float("inf")
 
     def peak(self, window: float = 0.1) -> float:
-        """Return the most connections per second that the broker met, over `window` seconds."""
+        """Return the most attempts per second with a broker there, over `window` seconds."""
         most, recent = 0, deque[float]()
         for at in self.attempts:
             recent.append(at)
@@ -200,6 +200,7 @@ class _Plugin:
         if world.clock.now < 0:
             self._work(world.place.costs.refused, self._refused)
             return
+        world.outcome.attempts.append(world.clock.now)
         this = self._attempt
         world.clock.after(GIVEN_UP, lambda: self._give_up(this))
         self._work(world.place.costs.connect, lambda: self._reach(this, iter(SYN_AGAIN)))
@@ -216,7 +217,6 @@ class _Plugin:
         world = self._world
         if this != self._attempt:
             return
-        world.outcome.attempts.append(world.clock.now)
         if len(world.broker) >= world.place.backlog:
             world.clock.after(next(syn_again), lambda: self._reach(this, syn_again))
             return

@@ -38,7 +38,7 @@ class Measured:
     refused: int
     given_up: int
     peak: float
-    """Connections per second, in the busiest tenth of one."""
+    """Attempts to connect per second, in the busiest tenth of one."""
     outage_cpu: float
     """What the plugins took while the broker was away."""
     return_cpu: float
@@ -48,7 +48,7 @@ class Measured:
     broker_cpu: float
     api_cpu: float
     processors: float
-    """How many others left for all this, about."""
+    """How much of them the plugins got, all together, whenever they had something to do."""
 
 
 class Agent:
@@ -105,14 +105,14 @@ class Fleet:
 
     def outage(self, seconds: float, settled: float = SETTLED) -> Measured:
         """Have one, and measure it."""
-        before, others = self._cpu(), Others(self._cpu)
+        before = self._cpu()
         self._agent.kill()
         time.sleep(seconds)
-        away = self._cpu()
+        away, waited = self._cpu(), self._waited()
         self._agent.start()
         back = time.monotonic()
         told = self.all_serve()
-        up = self._cpu()
+        up, waited = self._cpu(), self._waited() - waited
         time.sleep(settled)
         after, (broker, api) = self._cpu(), self._agent.cpu()
         attempts = [each for one in told for each in one["attempts"]]
@@ -128,30 +128,16 @@ class Fleet:
             connect_cpu=up - away,
             broker_cpu=broker,
             api_cpu=api,
-            processors=others.left(broker + api),
+            processors=len(self._processes) * (up - away) / (up - away + waited),
         )
 
     def _cpu(self) -> float:
         return sum(used(process.pid).cpu for process, _ in self._processes)
 
-
-class Others:
-    """How much of the processors is left by everything else on this machine."""
-
-    def __init__(self, ours: Callable[[], float]) -> None:
-        self._ours, self._before, self._busy, self._since = ours, ours(), _busy(), time.monotonic()
-
-    def left(self, more: float) -> float:
-        """Return how many processors there were; `more` is what processes of ours took that are not asked."""
-        elapsed, ours = time.monotonic() - self._since, self._ours() - self._before + more
-        theirs = max(0.0, _busy() - self._busy - ours)
-        return max(0.25, (os.cpu_count() or 1) - theirs / elapsed)
-
-
-def _busy() -> float:
-    """Return for how many seconds processors have been busy."""
-    user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text("ascii").split()[1:9])
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    def _waited(self) -> float:
+        """Return for how many seconds their threads would have run, and others did."""
+        threads = [each for process, _ in self._processes for each in Path(f"/proc/{process.pid}/task").iterdir()]
+        return sum(int((thread / "schedstat").read_text("ascii").split()[1]) for thread in threads) / 1e9
 
 
 def _peak(times: list[float], window: float = 0.1) -> float:

@@ -81,22 +81,23 @@ def choice(costs: Costs, sizes: Sequence[int] = SIZES, strategies: dict[str, Str
 
 
 def _scene(name: str, place: Place, outage: float, sizes: Sequence[int], strategies: dict[str, Strategy]) -> str:
-    rows = [(name, "plugins", "median s", "last s", "peak/s", "refused", "given up", "CPU/s away", "CPU s back")]
+    """Return when the last one serves, for each size, and what else becomes of the largest."""
+    of_the_largest = ("median s", "peak/s", "refused", "given up", "CPU/s away", "CPU s back")
+    rows = [(name, *(f"last of {plugins}" for plugins in sizes), *of_the_largest)]
     for label, strategy in strategies.items():
-        for plugins in sizes:
-            found = played(plugins, strategy, place, outage)
-            away = _median(found, lambda each: each.refused) * place.costs.refused
-            rows.append(
-                (
-                    f"  {label}" if plugins == sizes[0] else "",
-                    f"{plugins}",
-                    _figure(_median(found, lambda each: each.median)),
-                    _figure(_median(found, lambda each: each.last)),
-                    f"{_median(found, Outcome.peak):.0f}",
-                    f"{_median(found, lambda each: each.refused):.0f}",
-                    f"{_median(found, lambda each: each.given_up):.0f}",
-                    _figure(away / outage),
-                    _figure(_median(found, lambda each: each.work) - away),
-                )
+        found = [played(plugins, strategy, place, outage) for plugins in sizes]
+        largest = found[-1]
+        away = _median(largest, lambda each: each.refused) * place.costs.refused
+        rows.append(
+            (
+                f"  {label}",
+                *(_figure(_median(each, lambda one: one.last)) for each in found),
+                _figure(_median(largest, lambda each: each.median)),
+                f"{_median(largest, Outcome.peak):.0f}",
+                f"{_median(largest, lambda each: each.refused):.0f}",
+                f"{_median(largest, lambda each: each.given_up):.0f}",
+                _figure(away / outage),
+                _figure(_median(largest, lambda each: each.work) - away),
             )
+        )
     return aligned(rows)

@@ -108,7 +108,7 @@ def test_an_agent_that_labours_is_overwhelmed_for_ever_unless_slow_attempts_make
     assert found.given_up < 10 * 500
 
 
-def test_the_table_has_a_row_for_each_strategy_and_size() -> None:
+def test_the_table_has_a_row_for_each_strategy_and_a_column_for_each_size() -> None:
     text = choice(Costs(), sizes=(1, 5))
     assert all(text.count(f"  {name} ") == 3 for name in STRATEGIES)
-    assert len(text.splitlines()) == 3 * (1 + 2 * len(STRATEGIES)) + 2
+    assert text.count("last of 1  last of 5 ") == 3
