@@ -185,6 +185,18 @@ def test_what_somebody_else_changed_is_a_conflict_and_the_newest_is_taken() -> N
     assert play(run).agent.stored == {"a": "3", "b": "2", "c": "6"}
 
 
+def test_what_somebody_else_has_just_changed_is_a_conflict_also_where_it_breaks_a_rule() -> None:
+    async def run(plugin: Plugin) -> None:
+        plugin.agent.stored["a"] = "-9999"
+        with pytest.raises(SettingsConflict, match="a was changed"):
+            await plugin.edit(a=1)
+        assert plugin.agent.stored["a"] == "-9999"
+        await anyio.sleep(2 * INTERVAL)
+        await plugin.edit(a=2)  # It is known by now, and refused: this mends it.
+
+    assert play(run).agent.stored["a"] == "2"
+
+
 class ReadOnly(Agent):
     """Lets nobody write."""
 

@@ -47,7 +47,7 @@ def set_setting(plugin: str, key: str, value: str, root: Path | None) -> None:
         return
     if in_file:
         return
-    others = [one for one in client.get_settings(plugin) if one != key]
+    others = list(client.settings_layers(plugin)["file"])  # what is stored may be misspelt, too
     near = [one for one in others if one.endswith(f".{key}")] or get_close_matches(key, others, n=1)
     meant = f"; {near[0]} is meant?" if near else ""
     print(

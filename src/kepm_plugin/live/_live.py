@@ -208,11 +208,11 @@ class LiveSettings:
         return values
 
     def _check_unchanged(self, base: Texts, old: Mapping[str, Scalar], puts: Mapping[str, Scalar]) -> None:
-        try:
-            self._reading.parse(base)
-        except SettingsError:
-            return  # What breaks a rule was never in force, so that nobody could have seen it; this may mend it.
         theirs = [key for key in puts if self._reading.now(base, key) != old[key]]
+        if not self._reading.obeys(base):
+            # What breaks a rule was never in force, so that this may mend it; but not what has just come.
+            seen = self._looking.values
+            theirs = [key for key in theirs if self._reading.now(base, key) != self._reading.now(seen, key)]
         if theirs:
             raise SettingsConflict(
                 f"{', '.join(theirs)} was changed since this edit began, by somebody else or by another edit of this "
