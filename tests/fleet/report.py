@@ -75,7 +75,7 @@ def choice(costs: Costs, sizes: Sequence[int] = SIZES, strategies: dict[str, Str
     scenes = (
         ("an outage of 3 s", Place(costs=costs), 3.0),
         ("an outage of 60 s", Place(costs=costs), 60.0),
-        (f"3 s, {1 / slow.broker:.0f} connections/s, all at once", Place(costs=slow, at_once=True), 3.0),
+        (f"3 s, {1 / slow.broker:.0f} a second at once", Place(costs=slow, at_once=True), 3.0),
     )
     return "\n\n".join(_scene(name, place, outage, sizes, strategies) for name, place, outage in scenes)
 
@@ -83,7 +83,7 @@ def choice(costs: Costs, sizes: Sequence[int] = SIZES, strategies: dict[str, Str
 def _scene(name: str, place: Place, outage: float, sizes: Sequence[int], strategies: dict[str, Strategy]) -> str:
     """Return when the last one serves, for each size, and what else becomes of the largest."""
     of_the_largest = ("median s", "peak/s", "refused", "given up", "CPU/s away", "CPU s back")
-    rows = [(name, *(f"last of {plugins}" for plugins in sizes), *of_the_largest)]
+    rows = [(name, f"last of {sizes[0]}", *map(str, sizes[1:]), *of_the_largest)]
     for label, strategy in strategies.items():
         found = [played(plugins, strategy, place, outage) for plugins in sizes]
         largest = found[-1]

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from math import inf
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from tests.fleet.model import END, Costs, Outcome, Place, simulate
 from tests.fleet.report import LINKS, choice
 from tests.fleet.strategies import STRATEGIES
 
+PAGE = Path(__file__).parents[2] / "docs" / "fleet.md"
 BEFORE = "full jitter, 0.8 s"
 LABOURING = Place(costs=replace(Costs(), broker=0.02), at_once=True)
 """An agent that takes all connections at once, and needs for 500 of them twice as long as one of them waits."""
@@ -111,4 +113,11 @@ def test_an_agent_that_labours_is_overwhelmed_for_ever_unless_slow_attempts_make
 def test_the_table_has_a_row_for_each_strategy_and_a_column_for_each_size() -> None:
     text = choice(Costs(), sizes=(1, 5))
     assert all(text.count(f"  {name} ") == 3 for name in STRATEGIES)
-    assert text.count("last of 1  last of 5 ") == 3
+    heads = [line.split() for line in text.splitlines() if "last of" in line]
+    assert [head[head.index("last") :][:5] for head in heads] == [["last", "of", "1", "5", "median"]] * 3
+
+
+def test_the_page_has_what_the_model_says_of_the_links_waits() -> None:
+    found = [line.split() for line in choice(Costs(), strategies={LINKS: STRATEGIES[LINKS]}).splitlines()]
+    page = [line.split() for line in PAGE.read_text("utf-8").splitlines()]
+    assert [line for line in page if line[:2] == LINKS.split()[:2]] == [line for line in found if line[:1] == ["both"]]
