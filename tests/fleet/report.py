@@ -83,7 +83,7 @@ def choice(costs: Costs, sizes: Sequence[int] = SIZES, strategies: dict[str, Str
 def _scene(name: str, place: Place, outage: float, sizes: Sequence[int], strategies: dict[str, Strategy]) -> str:
     """Return when the last one serves, for each size, and what else becomes of the largest."""
     of_the_largest = ("median s", "peak/s", "refused", "given up", "CPU/s away", "CPU s back")
-    rows = [(name, f"last of {sizes[0]}", *map(str, sizes[1:]), *of_the_largest)]
+    rows: list[tuple[str, ...]] = [(name, f"last of {sizes[0]}", *map(str, sizes[1:]), *of_the_largest)]
     for label, strategy in strategies.items():
         found = [played(plugins, strategy, place, outage) for plugins in sizes]
         largest = found[-1]
