@@ -459,7 +459,7 @@ def test_odd_and_huge_fields_are_still_one_record(fields: dict[str, Any]) -> Non
 def test_what_cannot_be_made_is_told_in_short_or_counted() -> None:
     nameless: Any = type("Nameless", (type,), {"__name__": property(_no_class)})
 
-    class Unfit(Contract):
+    class Unfit(Contract, frozen=True):
         def log_record(self, **_: object) -> dict[str, Any]:
             raise KeyError("timestamp")
 

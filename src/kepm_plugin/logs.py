@@ -13,11 +13,11 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final, NoReturn, TextIO, cast
 
 import structlog
+from msgspec.structs import replace
 from structlog.contextvars import get_contextvars, merge_contextvars
 
 from kepm_plugin.contract import ASSUMED, LOG_LEVELS, Contract

@@ -10,7 +10,6 @@ import re
 import traceback
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from itertools import islice
@@ -19,6 +18,8 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote, quote_plus
 from uuid import UUID
+
+from msgspec import Struct, field
 
 from kepm_plugin.contract import ASSUMED, LOG_LEVELS, Contract
 from kepm_plugin.errors import SettingsError
@@ -148,8 +149,7 @@ def _in_base64(data: bytes) -> set[str]:
     return {way for way in ways if len(way) >= _SHORTEST}
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """What was logged, as it was handed in.
 
     `when` is seconds since the epoch, `level` a number of the logging module, `args` what `%` fills the message with.
@@ -164,8 +164,7 @@ class Event:
     exception: BaseException | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """What is told of an event: JSON values without secrets."""
 
     timestamp: str

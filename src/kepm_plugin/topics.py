@@ -6,9 +6,10 @@ what is subscribed (`MyWorker/Events/+`), a *topic* is what a message carries (`
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import chain, count, zip_longest
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from .errors import BadTopic
 
@@ -20,8 +21,7 @@ MAX_BYTES = 65_535
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}")
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(Struct, frozen=True):
     """One level of a pattern: literal text, or a parameter that stands for one level or for the rest."""
 
     text: str
@@ -30,8 +30,7 @@ class Level:
     """`""` for a literal, `+` for `{name}`, `#` for `{name:path}`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(Struct, frozen=True):
     """A declared topic. Relative patterns stand below the plugin's id, absolute ones begin with `/`."""
 
     text: str

@@ -2,8 +2,9 @@
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from kepm_plugin.errors import StoreError
 from kepm_plugin.message import Publication
@@ -29,8 +30,7 @@ UNWRITTEN_BYTES: Final = 16 * 2**20
 """Bytes of the dead letters and answers among them, likewise."""
 
 
-@dataclass(slots=True, eq=False)
-class _Unwritten:
+class _Unwritten(Struct, eq=False):
     """An end that could not be written; its answer, until the broker has it."""
 
     write: Write

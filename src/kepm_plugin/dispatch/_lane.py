@@ -2,10 +2,10 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+from msgspec import Struct, field
 
 from kepm_plugin.message import Received
 from kepm_plugin.plugin import HandlerRoute
@@ -26,8 +26,7 @@ LOW_BYTES = 4 * 2**20
 """Bytes below which it is."""
 
 
-@dataclass(slots=True)
-class Room:
+class Room(Struct):
     """How much each lane keeps in memory, and below what it is filled up again; one object for all lanes."""
 
     messages: int = field(default_factory=lambda: LIMIT)
@@ -46,8 +45,7 @@ def size_of(received: Received) -> int:
     return len(received.topic) + len(received.payload)
 
 
-@dataclass(slots=True, eq=False)
-class Work:
+class Work(Struct, eq=False):
     """One message that waits for its handler."""
 
     received: Received

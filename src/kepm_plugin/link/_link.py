@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from random import Random
 
 import anyio
+from msgspec import Struct
 
 from ..errors import AgentError, BrokerRefused, LinkLost
-from ..eventloop import loop_clock
+from ..eventloop import loop_clock, shared_wait
 from ..message import Received
 from ..plugin import Gap
 from ..suspension import Suspension
@@ -30,8 +30,7 @@ LOOK = 1.0
 """Seconds of a long wait after which it is looked whether we are still wanted."""
 
 
-@dataclass(slots=True)
-class _Away:
+class _Away(Struct):
     """Why and since when there is no session, how much of the budget is spent, and how often it was tried."""
 
     since: float
@@ -41,8 +40,7 @@ class _Away:
     attempts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Served:
+class _Served(Struct, frozen=True):
     """What became of one attempt; `lived` is from CONNACK on, None without it, `met` whether a broker was there."""
 
     up: bool
@@ -70,7 +68,8 @@ class Link:
         self._connect, self._observer, self._options = connect, observer, options
         self._history = history or History()
         self._random = random or Random()  # noqa: S311  jitter, no secret
-        awake, slept = loop_clock(), asleep or Suspension()
+        self._awake = awake = loop_clock()
+        slept = asleep or Suspension()
         self._now: Callable[[], float] = lambda: awake() + slept()
         self._prover = Prover(
             options.echo_topic or "", options.quiet, options.echo_timeout, self._now, awake, observer.proof
@@ -270,7 +269,7 @@ class Link:
         since = self._now()
         while True:
             self._observer.beat(True)
-            await anyio.sleep(self._options.tick)
+            await anyio.sleep(shared_wait(self._awake(), self._options.tick))
             self._has_slept()
             self._ticked = self._now()
             if self._ticked - since >= SOON:

@@ -1,11 +1,11 @@
 """How patient the link is."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkOptions:
+class LinkOptions(Struct, frozen=True, kw_only=True):
     """How patient to be. Times are in seconds."""
 
     filters: Callable[[], Sequence[str]]

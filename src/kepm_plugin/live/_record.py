@@ -8,12 +8,13 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
 import anyio
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kepm_plugin.folder import write_private
 from kepm_plugin.settings import Scalar
@@ -28,8 +29,7 @@ MOST: Final = 1_000
 """Writes that are remembered at the most; the oldest are forgotten."""
 
 
-@dataclass(frozen=True, slots=True)
-class Print:
+class Print(Struct, frozen=True):
     """What is kept of a secret: 16 bits of a salted hash, in hexadecimal."""
 
     salt: str
@@ -45,8 +45,7 @@ Trace = Scalar | Print | None
 """A value, what is kept of it, or None where there was none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One key of a transaction, with its values before and after."""
 
     key: str
@@ -54,16 +53,14 @@ class Step:
     new: Trace
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(Struct, frozen=True):
     """A transaction that is open, in the order in which it is written."""
 
     steps: tuple[Step, ...]
     aim: Literal["finish", "undo"] = "finish"
 
 
-@dataclass(slots=True, eq=False)
-class Write:
+class Write(Struct, eq=False):
     """One value that was sent, or is about to be; `since` is by the loop's clock.
 
     `beside`, for a secret: what the other keys have, or were to have, where this is the right value. A secret that

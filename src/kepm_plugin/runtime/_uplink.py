@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
 
 import anyio
+from msgspec import Struct
 
 from kepm_plugin.contract import SYSTEM_PLUGIN, link_topic
 from kepm_plugin.errors import AgentError, InstanceError, KepmError
@@ -25,8 +25,7 @@ ASK = 1.0
 """Seconds for asking the agent, after a failed attempt, where its broker is by now."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reactions:
+class Reactions(Struct, frozen=True, kw_only=True):
     """What the link's reports set off elsewhere."""
 
     up: Callable[[], object]

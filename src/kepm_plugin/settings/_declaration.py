@@ -13,6 +13,9 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Final, cast, get_origin, get_type_hints
 from uuid import UUID
 
+from msgspec import Struct
+from msgspec.structs import replace as changed
+
 from kepm_plugin.errors import PluginDefinitionError, SettingsError
 from kepm_plugin.fields import (
     LIMITS,
@@ -43,8 +46,7 @@ _REMEDY: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
+class Declared(Struct, frozen=True):
     """What a class declares: `leaves` are what the agent has keys for."""
 
     fields: tuple[SettingField, ...] = ()
@@ -179,7 +181,7 @@ def _field(cls: Any, root: Any, raw: Field[Any], annotation: Any) -> SettingFiel
     if default is MISSING:
         return item
     try:
-        return replace(item, default=item.checked(default))
+        return changed(item, default=item.checked(default))
     except ValueError:
         shown = "its default" if item.secret else f"its default {shortened(default)}"
         raise _wrong(cls, raw.name, f"must be {item.rule}, and {shown} is not", "correct one of them") from None
@@ -242,7 +244,7 @@ def _leaves(item: SettingField) -> Iterator[SettingField]:
     for leaf in _leaves_of(inner):
         keys = [f"{above}.{below}" for above in (item.key, *item.aliases) for below in (leaf.key, *leaf.aliases)]
         default = leaf.default if item.default is MISSING else attrgetter(leaf.name)(item.default)
-        yield replace(leaf, name=f"{item.name}.{leaf.name}", key=keys[0], aliases=tuple(keys[1:]), default=default)
+        yield changed(leaf, name=f"{item.name}.{leaf.name}", key=keys[0], aliases=tuple(keys[1:]), default=default)
 
 
 def _wrong(cls: Any, name: str, problem: str, remedy: str) -> PluginDefinitionError:
