@@ -14,7 +14,7 @@ from kepm_plugin.contract import LOGGER_TOPIC
 from kepm_plugin.message import Publication
 from kepm_plugin.stall import stall_guard
 from kepm_plugin.testing import Hosted, hosted
-from tests.budget.counter import Steps, counted
+from tests.budget.counter import Steps, counted, standing_still
 
 PAYLOAD: Final = b'{"number": 4711, "host": "web-01.example", "arguments": ["restart", "nginx"], "seconds": 0.25}'
 FOREVER: Final = 10_000.0
@@ -111,10 +111,6 @@ class Bursts:
             await self._awaited.all()
         return steps
 
-    async def keep_in_memory(self, messages: int) -> None:
-        """Have so many messages of a handler wait in memory; others wait in the journal."""
-        await self._host.change_setting("kepm.handler.waiting", messages)
-
     async def publish(self, count: int) -> Steps:
         """Have it publish, and wait for the broker to have the last one."""
         findings, event = self._host.plugin.findings, EVENT
@@ -161,8 +157,8 @@ class Bursts:
 
 
 @asynccontextmanager
-async def in_memory(*, handlers: int = 1, journal: bool = True) -> AsyncGenerator[Bursts]:
-    """Run a plugin that is measured."""
+async def in_memory(*, handlers: int = 1, journal: bool = True, kept: int = 0) -> AsyncGenerator[Bursts]:
+    """Run a plugin that is measured; `kept`, where it is given, bounds what waits for a handler in memory."""
     awaited = Awaited()
 
     def saw(publication: Publication) -> None:
@@ -172,7 +168,10 @@ async def in_memory(*, handlers: int = 1, journal: bool = True) -> AsyncGenerato
     with anyio.fail_after(PATIENCE), stall_guard(print, FOREVER):
         async with hosted(measured(handlers, journal=journal, awaited=awaited)) as host:
             host.broker.watch(saw)
-            yield Bursts(host, awaited)
+            if kept:
+                await host.change_setting("kepm.handler.waiting", kept)
+            with standing_still():
+                yield Bursts(host, awaited)
 
 
 Burst = Callable[[int], Awaitable[Steps]]

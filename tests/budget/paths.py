@@ -63,9 +63,7 @@ def _routing(filters: int) -> AbstractAsyncContextManager[Burst]:
 async def _memory(
     way: Callable[..., Awaitable[Steps]], *, handlers: int = 1, journal: bool = True, kept: int = 0, **how: Any
 ) -> AsyncGenerator[Burst]:
-    async with in_memory(handlers=handlers, journal=journal) as bursts:
-        if kept:
-            await bursts.keep_in_memory(kept)
+    async with in_memory(handlers=handlers, journal=journal, kept=kept) as bursts:
         yield partial(way, bursts, **how)
 
 

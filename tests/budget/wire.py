@@ -18,7 +18,7 @@ import anyio
 from kepm_plugin.broker import BrokerAddress, Link, ProtocolChoice, SessionOptions, open_session
 from kepm_plugin.message import Publication, Received
 from tests.benchmarks.broker import Certificate
-from tests.budget.counter import Steps, counted
+from tests.budget.counter import Steps, counted, standing_still
 from tests.budget.memory import PATIENCE, PAYLOAD, Awaited, turns
 
 TOPIC: Final = "Measured/Events/t0000/web-01"
@@ -146,4 +146,5 @@ async def on_the_wire() -> AsyncGenerator[Wired]:
 
     with broker() as (made, address), anyio.fail_after(PATIENCE):
         async with open_session(address, SessionOptions(client_id="Measured"), ProtocolChoice(), deliver) as link:
-            yield Wired(link, made, awaited)
+            with standing_still():
+                yield Wired(link, made, awaited)
