@@ -10,7 +10,7 @@ from tests.fleet.report import LINKS, comparison
 from tests.fleet.strategies import STRATEGIES
 
 PLUGINS = 10
-OUTAGE = 0.5
+OUTAGE = 1.0
 
 
 @pytest.fixture(scope="module")
