@@ -329,7 +329,11 @@ async def test_a_stranger_is_refused_before_a_byte_is_sent(certificate: Any, mon
         seen.append((local, remote, policy))
         raise PeerNotTrusted("a stranger")
 
+    def unknown(*_: object, answered: bool) -> bool:
+        return False
+
     monkeypatch.setattr(peer_module, "check_peer", refuse)
+    monkeypatch.setattr(peer_module, "known_peer", unknown)
     with https_server(certificate) as base, anyio.fail_after(5):
         async with open_agent(base, peer="require") as agent:
             with pytest.raises(PeerNotTrusted, match="a stranger"):

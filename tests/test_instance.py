@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
 import psutil
 import pytest
+from msgspec.structs import replace
 
 from kepm_plugin import instance
 from kepm_plugin.errors import InstanceError, StartedAsJob, StoreError
@@ -100,6 +101,32 @@ def test_a_program_that_the_holder_started_does_not_inherit_the_lock(tmp_path: P
             first.release()
             assert second.try_acquire()
             child.kill()
+
+
+def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
+    """As workers of multiprocessing are on some systems: the plugin is killed, and its worker lives on."""
+    code = """
+import os, sys
+from pathlib import Path
+from kepm_plugin.instance import instance_lock
+with instance_lock("MyWorker", Path(sys.argv[1])) as lock:
+    assert lock.try_acquire()
+    if os.fork():
+        os._exit(0)
+    print("alone", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdin is not None
+        assert parent.stdout.readline() == "alone\n"
+        assert parent.wait(5) == 0
+        with instance_lock("MyWorker", tmp_path) as lock:
+            assert lock.try_acquire()
+        parent.stdin.close()
+        assert parent.stdout.read() == ""
 
 
 async def test_the_file_is_never_unlinked(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kepm_plugin import Handler, Message, Plugin, Publisher, Request, Settings, setting
-from kepm_plugin.errors import ManifestError, UsageError
+from kepm_plugin.errors import ManifestError, PluginDefinitionError, UsageError
 from kepm_plugin.manifest import current_platform, drift, manifest_of, read_manifest, schema, supported, to_json
 
 
@@ -97,6 +97,39 @@ def test_defaults_of_settings_stand_sorted_at_the_end_and_secrets_never() -> Non
     assert (content["depth"], content["follow"], content["scan.root"]) == (3, False, "/etc")
     assert content["skip"] == '["proc","sys"]'
     assert b"s3cret" not in to_json(manifest_of(Worker.declarations(), platforms=["Linux"]))
+
+
+class Bounds(Settings):
+    low: int = 5
+    high: int = 3
+
+    def validate(self) -> None:
+        if self.low > self.high:
+            raise ValueError("low must not be above high")
+
+
+class Bounded(Plugin):
+    id = "Bounded"
+    settings: Bounds
+
+
+class BoundsAndKey(Bounds):
+    token: str = setting(secret=True)
+
+
+class BoundedAndKey(Plugin):
+    id = "BoundedAndKey"
+    settings: BoundsAndKey
+
+
+def test_defaults_that_break_a_rule_together_are_in_no_file() -> None:
+    with pytest.raises(PluginDefinitionError) as caught:
+        manifest_of(Bounded.declarations(), platforms=["Linux"])
+    assert str(caught.value).startswith(
+        "Bounded.settings: the defaults break a rule (Bounds: low must not be above high); correct them"
+    )
+    written = manifest_of(BoundedAndKey.declarations(), platforms=["Linux"])
+    assert written.settings == {"low": 5, "high": 3}, "an operator has to set something anyway"
 
 
 def test_the_file_is_utf8_with_two_spaces_and_a_newline_and_always_the_same() -> None:

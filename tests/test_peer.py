@@ -6,8 +6,10 @@ import os
 import re
 import socket
 import ssl
+import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -17,7 +19,10 @@ import pytest
 from kepm_plugin.errors import PeerNotTrusted, UsageError
 from kepm_plugin.peer import PeerPolicy, Trust, check_peer, is_loopback
 from kepm_plugin.peer import _owner as sockets  # pyright: ignore[reportPrivateUsage]
-from kepm_plugin.peer._owner import SocketRow, holders, is_system, own_ids, socket_rows
+from kepm_plugin.peer import _sockdiag as sockdiag  # pyright: ignore[reportPrivateUsage]
+from kepm_plugin.peer._owner import is_system, known_peer, own_ids, socket_rows
+from kepm_plugin.peer._rows import Endpoint, SocketRow, holders
+from kepm_plugin.peer._sockdiag import kernel_rows
 
 importlib.import_module("psutil")  # now: it looks at sys.platform, which tests change
 
@@ -376,11 +381,9 @@ def test_an_end_that_is_not_on_loopback_is_refused() -> None:
         check_peer(("10.0.0.1", 1), ("10.0.0.1", 2), "warn")
 
 
-@pytest.mark.parametrize("accepted", [False, True])
-@pytest.mark.parametrize(
-    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"), (socket.AF_INET6, "::ffff:127.0.0.1")]
-)
-def test_the_real_kernel_is_understood(family: socket.AddressFamily, host: str, accepted: bool) -> None:
+@contextmanager
+def connected(family: socket.AddressFamily, host: str, *, accepted: bool) -> Generator[tuple[Endpoint, Endpoint]]:
+    """A real connection, and its ends."""
     with socket.socket(family) as listener:
         if family is socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -390,12 +393,67 @@ def test_the_real_kernel_is_understood(family: socket.AddressFamily, host: str, 
         with socket.create_connection((host.removeprefix("::ffff:"), listener.getsockname()[1]), timeout=5) as client:
             server = listener.accept()[0] if accepted else None
             try:
-                ends = client.getsockname()[:2], client.getpeername()[:2]
-                for answered in {False, accepted}:
-                    assert check_peer(*ends, "require", answered=answered) is None
+                yield client.getsockname()[:2], client.getpeername()[:2]
             finally:
                 if server is not None:
                     server.close()
+
+
+real = pytest.mark.parametrize(
+    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"), (socket.AF_INET6, "::ffff:127.0.0.1")]
+)
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+@real
+def test_the_real_kernel_is_understood(family: socket.AddressFamily, host: str, accepted: bool) -> None:
+    with connected(family, host, accepted=accepted) as ends:
+        for answered in {False, accepted}:
+            assert check_peer(*ends, "require", answered=answered) is None
+            assert known_peer(*ends, answered=answered)
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+@real
+def test_what_the_kernel_is_asked_for_is_in_its_tables(family: socket.AddressFamily, host: str, accepted: bool) -> None:
+    with connected(family, host, accepted=accepted) as ends:
+        tables = "".join(Path("/proc/net", name).read_text() for name in ("tcp", "tcp6"))
+        assert set(kernel_rows(*ends)) <= set(socket_rows(tables, port=ends[1][1]))
+        for answered in {False, accepted}:
+            assert holders(kernel_rows(*ends), *ends, answered=answered) == {os.geteuid()}
+
+
+def test_who_is_not_trusted_is_never_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor a connection that nobody has taken, once it has answered; then the tables decide."""
+    with connected(socket.AF_INET, "127.0.0.1", accepted=False) as ends:
+        assert not known_peer(*ends, answered=True)
+        assert not known_peer(("127.0.0.1", 9), ends[0])
+        assert not known_peer(("192.0.2.1", 9), ("192.0.2.1", 9))
+        monkeypatch.setattr(sockets, "own_ids", lambda: {os.geteuid() + 1})
+        assert not known_peer(*ends)
+
+
+@pytest.mark.parametrize("answer", [b"", b"\0" * 7, struct.pack("=IHHIIi", 36, 2, 0, 0, 0, -2), None], ids=repr)
+def test_a_kernel_that_does_not_say_leaves_it_to_the_tables(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes | None
+) -> None:
+    class Kernel(socket.socket):
+        def connect(self, _: object) -> None:
+            if answer is None:  # as a sandbox does
+                raise PermissionError(1, "Operation not permitted")
+
+        def send(self, data: Any, *_: object) -> int:
+            return len(data)
+
+        def recv(self, *_: object) -> bytes:
+            if answer:
+                return answer
+            raise BlockingIOError
+
+    with connected(socket.AF_INET, "127.0.0.1", accepted=True) as ends:
+        monkeypatch.setattr(sockdiag, "socket", SimpleNamespace(**{**vars(socket), "socket": Kernel}))
+        assert not known_peer(*ends, answered=True)
+        assert check_peer(*ends, "require", answered=True) is None
 
 
 # --- Windows and macOS, with a process table of the test's own making -----------------------------------------------

@@ -164,6 +164,18 @@ def test_a_subclass_adds_to_its_bases_and_constants_are_no_settings() -> None:
     assert Settings.parse({"unknown": "1"}) == Settings()
 
 
+def _said(**words: Any) -> Any:
+    return setting(**words)
+
+
+async def _later(_: object) -> None:
+    """Check nothing."""
+
+
+def _nothing(_: object) -> None:
+    """Check nothing."""
+
+
 @pytest.mark.parametrize(
     ("body", "annotations", "expected"),
     [
@@ -213,6 +225,13 @@ def test_a_subclass_adds_to_its_bases_and_constants_are_no_settings() -> None:
         ({}, {"x": Pretending}, "a class with settings of its own"),
         ({"x": 10**5000}, {"x": int}, "must be a whole number, and its default this int is not"),
         ({"x": setting(aliases="old")}, {"x": int}, "Sample.x has aliases that are one text; write aliases=('old',)"),
+        ({"x": _said(minimum=0)}, {"x": int}, "Sample.x has 'minimum', which setting() does not take"),
+        ({"x": _said(minimum=0)}, {"x": int}, "max_length, pattern; did you mean 'ge'?"),
+        ({"x": _said(Pattern="a")}, {"x": str}, "did you mean 'pattern'?"),
+        ({"x": _said(kye="a")}, {"x": str}, "did you mean 'key'?"),
+        ({"x": _said(whatever=1)}, {"x": str}, "write one of default, key"),
+        ({"validate": _later}, {}, "Sample.validate is async, and is not awaited; write `def validate(self)"),
+        ({"valdate": _nothing}, {}, "Sample.valdate is called by nobody, but looks like 'validate'"),
         ({"wait": timedelta(5)}, {}, "Sample.wait has no annotation"),
         ({"token": Secret("hunter2")}, {}, "Sample.token has no annotation, so it is no setting; write `token: Secret"),
         ({"x": setting(default=1)}, {}, "Sample.x has no annotation"),
@@ -534,6 +553,27 @@ def test_a_rule_over_several_fields_is_kept_by_parse_and_construction() -> None:
     with pytest.raises(SettingsError, match=r"nothing between, \*\*\*") as caught:
         Bounds(low=10)
     assert (caught.value.key, caught.value.rule) == ("low", "below high")
+
+
+class Answering(Settings):
+    def validate(self) -> bool:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        return False
+
+
+def test_a_rule_that_answers_is_refused_as_nobody_looks_at_the_answer() -> None:
+    with pytest.raises(PluginDefinitionError, match=r"Answering\.validate returns something.*raise ValueError"):
+        Answering()
+
+
+def test_what_checks_a_part_of_the_rules_may_have_any_name() -> None:
+    class Checked(Settings):
+        def validate_low(self) -> None:
+            raise ValueError("never")
+
+        def check_validity(self) -> None:
+            raise ValueError("never")
+
+    Checked()
 
 
 def test_a_difference_names_attributes_and_keys() -> None:

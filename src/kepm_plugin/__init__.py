@@ -3,13 +3,16 @@
 Authors import from `kepm_plugin`, `kepm_plugin.errors` and `kepm_plugin.testing`; nothing else is for them.
 """
 
-from . import errors
-from ._version import __version__
-from .errors import Rejected, Retry
-from .message import Message
-from .plugin import Gap, Handler, Plugin, Publisher, Request, background, every
-from .programs import program_environment
-from .settings import Change, Secret, Settings, Size, setting
+from . import _importing
+
+with _importing.importing():
+    from . import errors
+    from ._version import __version__
+    from .errors import Rejected, Retry
+    from .message import Message
+    from .plugin import Gap, Handler, Plugin, Publisher, Request, background, every
+    from .programs import program_environment
+    from .settings import Change, Secret, Settings, Size, setting
 
 __all__ = [
     "Change",

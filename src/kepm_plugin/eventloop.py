@@ -39,6 +39,16 @@ def soon_on_loop() -> Callable[[Callable[[], object]], object]:
     return soon
 
 
+def shared_wait(now: float, most: float) -> float:
+    """Return a wait of at most `most` seconds that ends when others' waits of that length end; `now` is the loop's.
+
+    Who looks at something every few seconds, and does not mind to look a little earlier the first time, wakes the
+    process up together with the others.
+    """
+    rest = most - now % most
+    return rest if rest > most / 1000 else most  # a timer may be early by the clock's resolution
+
+
 def cancel_requested() -> bool:
     """Tell whether somebody cancelled the running task itself, as asyncio does with all that is left when it ends.
 

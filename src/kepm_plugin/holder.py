@@ -9,17 +9,17 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 _PROC: Final = Path("/proc")
 _ENDED: Final = ("Z", "X")
 """States of a process that only waits to be collected (proc_pid_stat(5))."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """A process that lives, as it was seen.
 
     Attributes:
@@ -115,8 +115,7 @@ def machine() -> str:
     return platform.node()
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """What a holder leaves: itself, whose parent at that time is the one that launched it."""
 
     machine: str
@@ -144,7 +143,7 @@ def write_record(path: Path) -> None:
         path.unlink(missing_ok=True)
         return
     new = path.with_suffix(".new")
-    new.write_text(json.dumps(asdict(Record(machine(), ours))))
+    new.write_bytes(msgspec.json.encode(Record(machine(), ours)))
     new.chmod(0o600)
     new.replace(path)
 

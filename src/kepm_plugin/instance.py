@@ -1,6 +1,6 @@
 """One copy of a plugin at a time: the lock that says which, and whether the one who launched us is still there.
 
-Nothing here waits or polls on its own: `runtime` asks as often as it wants to know. The only importer of filelock.
+Nothing here waits or polls on its own: `runtime` asks as often as it wants to know.
 """
 
 import logging
@@ -13,12 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock, Timeout
-
 from .contract import JOB_ID_VARIABLE
 from .errors import StartedAsJob, StoreError
 from .folder import lock_folder, make_private
 from .holder import Seen, read_record, send, write_record
+from .lockfile import locked, unlock
 
 log = logging.getLogger("kepm_plugin.instance")
 
@@ -45,16 +44,14 @@ class InstanceLock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # preserve_lock_file: never unlinked, since two copies could then hold two files of one name. It also rules out
-        # filelock's soft lock, which a kill -9 would leave behind.
-        self._lock = FileLock(path, timeout=0, mode=0o600, thread_local=False, preserve_lock_file=True)
+        self._file: int | None = None  # its descriptor, while the lock is held
         self._record = path.with_suffix(".holder")
         self._succession = Succession(self._record)
 
     @property
     def held(self) -> bool:
         """Whether this object holds the lock."""
-        return self._lock.is_locked
+        return self._file is not None
 
     def try_acquire(self) -> bool:
         """Take the lock if it is free; return whether it is held now. Never waits.
@@ -65,11 +62,11 @@ class InstanceLock:
         if self.held:
             return True
         try:
-            self._lock.acquire()
-        except Timeout:
-            return False
+            self._file = locked(self.path)
         except OSError as exc:
             raise StoreError(f"the lock {self.path} cannot be used: {exc.strerror}; make it writable") from exc
+        if self._file is None:
+            return False
         # Without it the next copy waits for as long as this one takes; that is no reason not to handle.
         with suppress(OSError):
             write_record(self._record)
@@ -86,7 +83,9 @@ class InstanceLock:
 
     def release(self) -> None:
         """Give the lock to the next one; without it, do nothing."""
-        self._lock.release()
+        if self._file is not None:
+            unlock(self._file)
+            self._file = None
 
 
 @contextmanager

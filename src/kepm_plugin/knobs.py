@@ -5,9 +5,9 @@ part that it bounds. A knob is read by itself, so that a wrong one leaves the ot
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Final, Literal
+
+from msgspec import Struct
 
 from kepm_plugin.contract import RESERVED_SETTING_PREFIX, status_topic
 from kepm_plugin.dispatch import DELIVERIES, ENTRIES, LIMIT, LIMIT_BYTES, WINDOW
@@ -187,8 +187,7 @@ def defaults(plugin: type[Plugin]) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """What the agent's texts say of the knobs."""
 
     knobs: Knobs
@@ -223,4 +222,6 @@ def read(values: Mapping[str, str], plugin: type[Plugin], last: Knobs) -> Readin
 
 def near_miss(key: str) -> str:
     """Return the knob that a key that is none may mean; empty where none is near."""
+    from difflib import get_close_matches  # a process whose knobs are right needs none of it
+
     return next(iter(get_close_matches(key.casefold(), KEYS.values(), n=1, cutoff=_NEAR)), "")

@@ -89,12 +89,17 @@ class Process:
         self.finish()
 
 
+def _changes_what_is_measured(variable: str) -> bool:
+    """Tell whether a variable slows processes down: without byte code, what is installed to be edited starts slowly."""
+    return "COVERAGE" in variable or variable == "PYTHONDONTWRITEBYTECODE"
+
+
 @contextmanager
 def measured(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> Generator[Process]:
     """Run a process, for the time of the block."""
     errors = folder / "errors"
     with errors.open("wb") as file:
-        inherited = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
+        inherited = {name: value for name, value in os.environ.items() if not _changes_what_is_measured(name)}
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -31,6 +31,8 @@ class _Server(ThreadingHTTPServer):
 
 class _Asked(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    """Else each answer waits for 40 ms, which is the server's doing: its head and its body are written one by one."""
 
     def do_GET(self) -> None:
         system = self.path == f"{SETTINGS_PATH}/{SYSTEM_PLUGIN}"

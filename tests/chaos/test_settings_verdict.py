@@ -81,6 +81,7 @@ def kill(at: int, run: int = 1) -> Kill:
 ONE, TWO = edit(1, 10, 20, after=whole(1)), edit(2, 30, 40, after=whole(2))
 FAILED = edit(3, 50, 60, "AgentRefused")
 CUT = edit(3, 50)
+GIVEN_UP = edit(4, 50, 60, "AgentUnreachable")
 
 KEPT = {
     "one after the other": evidence(ONE, TWO, seen(25, whole(1)), seen(35, whole(1)), seen(45, whole(2))),
@@ -104,6 +105,7 @@ KEPT = {
     "cut, finished, and others wrote": evidence(
         TWO, CUT, kill(55), others("z", 60, 61), seen(70, whole(3, whole(2))._replace(z=THEIRS), by="up", run=2)
     ),
+    "it failed, and its secret arrived after a kill": evidence(TWO, GIVEN_UP, kill(65), seen(70, whole(4), run=2)),
     "the agent failed at a start": replace(evidence(), ended_by_itself=["code 67", "code 70"]),
     "two writers at a time": evidence(edit(1, 10, 40, after=whole(2)), edit(2, 15, 30, after=whole(2))),
 }
@@ -159,10 +161,22 @@ def test_every_promise_is_broken_by_one_of_these() -> None:
     [
         evidence(TWO, edit(4, 50, 60), seen(65, whole(4)._replace(token=2))),
         evidence(TWO, edit(3, 50, 60), edit(4, 61, 70), seen(65, whole(3)._replace(token=4))),
+        evidence(TWO, edit(3, 40, 45), GIVEN_UP, kill(65), seen(70, whole(3)._replace(token=4, x=THEIRS), run=2)),
     ],
 )
 def test_a_secret_of_another_transaction_is_a_mixture(given: Evidence) -> None:
     assert [found for found, _ in broken(given)] == [verdict.MIXED]
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        seen(65, whole(4)),
+        seen(70, whole(4)._replace(token=2), run=2),
+    ],
+)
+def test_a_transaction_that_had_failed_is_there_only_with_its_secret_and_after_a_kill(late: Seen) -> None:
+    assert verdict.SEEN_FAILED in [found for found, _ in broken(evidence(TWO, GIVEN_UP, kill(65), late))]
 
 
 def test_a_value_of_others_from_before_a_transaction_is_no_excuse() -> None:

@@ -76,6 +76,9 @@ def test_a_target_is_launched_and_answers(start: Start, kepm_plugin: Command, pr
         assert (noted.returncode, noted.stderr.count("\n")) == (0, 1)
         assert f"stored; {key} is not among the settings in Scanner's file" in noted.stderr
         assert noted.stderr.endswith("; scan.root is meant?\n")
+    corrected = kepm_plugin("settings", "set", "Scanner", "tok", "/opt").stderr
+    assert corrected.endswith("secret ones\n"), corrected
+    assert kepm_plugin("settings", "set", "Scanner", "toke", "/opt").stderr.endswith("secret ones\n"), "tok is a slip"
     assert kepm_plugin("settings", "set", "Scanner", "kepm.log.level", "Debug").stderr == ""
     for arguments in ((), ("Scanner", "--all")):
         made = kepm_plugin("settings", "revert", *arguments)

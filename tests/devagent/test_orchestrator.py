@@ -168,7 +168,9 @@ async def test_what_a_missing_setting_needs_is_said(root: Path) -> None:
     install(root, manifest("P", arguments=python("import sys; sys.exit(66)")))
     lines = Lines()
     async with dev_agent(options(root, lines)):
-        await lines.wait_for(f"set what P lacks: kepm-plugin settings set P KEY VALUE --root '{root}'")
+        await lines.wait_for(
+            f"set what P lacks, or what breaks a rule: kepm-plugin settings set P KEY VALUE --root '{root}'"
+        )
 
 
 async def test_a_plugin_that_is_stopped_while_it_starts_is_said_to_be_so(root: Path) -> None:

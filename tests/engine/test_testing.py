@@ -11,7 +11,7 @@ import pydantic
 import pytest
 
 from kepm_plugin import Change, Handler, Message, Plugin, Publisher, Rejected, Settings, background, every, setting
-from kepm_plugin.errors import BadPayload, NoAnswer, PayloadMismatch, UsageError
+from kepm_plugin.errors import BadPayload, NoAnswer, PayloadMismatch, SettingsError, UsageError
 from kepm_plugin.message import Publication, Received
 from kepm_plugin.testing import Hosted, MemoryBroker, hosted
 
@@ -126,6 +126,25 @@ async def test_a_setting_that_the_plugin_does_not_declare_is_refused(kind: type[
         with pytest.raises(UsageError) as caught:
             await host.change_setting(key, 5)
     assert str(caught.value) == said
+
+
+class Keys(Settings):
+    token: str = setting(secret=True)
+    spare: str = setting(default="", secret=True)
+
+
+class Locked(Plugin):
+    id = "Locked"
+    settings: Keys
+
+
+async def test_a_required_secret_that_the_test_does_not_give_is_named_and_not_waited_for() -> None:
+    with pytest.raises(SettingsError, match=r"Keys: token is not set.*hosted") as caught:
+        async with hosted(Locked, settings={"spare": "s"}):
+            pytest.fail("it must not run")
+    assert caught.value.key == "token"
+    async with hosted(Locked, settings={"Token": "t"}) as host:
+        assert host.plugin.settings.token == "t"
 
 
 async def test_a_setting_is_known_in_any_case() -> None:

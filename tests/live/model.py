@@ -20,6 +20,7 @@ FIRST: Final = 100
 """The number of the plugin's file. What is below is somebody else's."""
 INTERVAL: Final = 5.0
 KEYS: Final = ("a", "b", "c")
+SECRET: Final = "hush-"
 
 
 class Numbers(Settings):
@@ -32,6 +33,21 @@ class Numbers(Settings):
             raise ValueError("the sum must not be negative")
 
 
+class Guarded(Settings):
+    """With a secret among them, of which no process knows what it was in the one before."""
+
+    a: int = setting(default=FIRST)
+    token: str = setting(secret=True)
+    b: int = setting(default=FIRST)
+    c: int = setting(default=FIRST)
+
+    validate = Numbers.validate
+
+
+FILE: Final[dict[str, Any]] = dict[str, Any].fromkeys(KEYS, FIRST)
+GUARDED_FILE: Final[dict[str, Any]] = FILE | {"token": f"{SECRET}{FIRST}"}
+
+
 class Killed(BaseException):
     """The process is gone, as far as it can tell."""
 
@@ -40,7 +56,7 @@ class Agent(MemoryAgent):
     """`faults` has one word for each PUT to come; what is `late` arrives when the test says so."""
 
     def __init__(self, file: Mapping[str, Any] | None = None) -> None:
-        super().__init__("P", dict.fromkeys(KEYS, FIRST) if file is None else file)
+        super().__init__("P", FILE if file is None else file)
         self.faults: list[str] = []
         self.late: list[tuple[str, Any]] = []
         self.requests: list[tuple[str, ...]] = []
@@ -155,7 +171,8 @@ class Plugin:
         """Write a number to all keys, with faults; a process that was killed is started again."""
         self.agent.faults = list(faults)
         try:
-            await self.edit(**dict.fromkeys(KEYS, number))
+            secret = {"token": f"{SECRET}{number}"} if self._kind is Guarded else {}
+            await self.edit(**dict.fromkeys(KEYS, number), **secret)
         except (AgentError, SettingsError):
             pass
         except Killed:
@@ -181,9 +198,10 @@ def mixed(taken: list[Any]) -> list[Any]:
     """Return the snapshots that have numbers of two transactions, or break a rule."""
 
     def numbers(one: Any) -> tuple[int, ...]:
-        return one.a, one.b, one.c
+        secret = (int(one.token.removeprefix(SECRET)),) if isinstance(one, Guarded) else ()
+        return one.a, one.b, one.c, *secret
 
-    return [one for one in taken if len({n for n in numbers(one) if n >= FIRST}) > 1 or sum(numbers(one)) < 0]
+    return [one for one in taken if len({n for n in numbers(one) if n >= FIRST}) > 1 or sum(numbers(one)[:3]) < 0]
 
 
 def play(
@@ -191,18 +209,19 @@ def play(
     folder: Path | None = None,
     kind: type[Settings] = Numbers,
     agent: Agent | None = None,
+    plugin: type[Plugin] = Plugin,
     **options: Any,
 ) -> Plugin:
     """Run a program on a clock that jumps; return what it left."""
 
     async def main() -> Plugin:
         tasks = anyio.create_task_group()
-        plugin = Plugin(tasks, agent or Agent(), folder, kind, **options)
+        played = plugin(tasks, agent or Agent(), folder, kind, **options)
         with anyio.fail_after(100_000):
             async with tasks:
-                await plugin.start()
-                await program(plugin)
+                await played.start()
+                await program(played)
                 tasks.cancel_scope.cancel()
-        return plugin
+        return played
 
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

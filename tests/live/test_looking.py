@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from kepm_plugin import Settings, setting
+from kepm_plugin import Change, Settings, setting
 from kepm_plugin.errors import (
     AgentRefused,
     AgentUnreachable,
@@ -125,6 +125,27 @@ def test_a_change_is_told_of_within_the_interval_and_a_second() -> None:
     assert max(late) <= INTERVAL + 1
 
 
+class Thorough(Plugin):
+    """Its hook takes an hour for the first change."""
+
+    async def _changed(self, change: Change[Any]) -> None:
+        await super()._changed(change)
+        if change.new.a == 1:
+            await anyio.sleep(3600)
+
+
+def test_a_hook_that_takes_its_time_keeps_nobody_from_looking() -> None:
+    async def run(plugin: Plugin) -> None:
+        for number in (1, 2, 3):
+            plugin.agent.stored["a"] = str(number)
+            await anyio.sleep(2 * INTERVAL)
+            assert plugin.live.current.a == number
+        await anyio.sleep(3600)
+
+    told = [change for _, change in play(run, plugin=Thorough).changes]
+    assert [(change.old.a, change.new.a) for change in told] == [(FIRST, 1), (1, 3)], "one call at a time"
+
+
 def test_without_a_link_nothing_is_asked_and_with_it_again_at_once() -> None:
     async def run(plugin: Plugin) -> None:
         await anyio.sleep(1)
@@ -164,6 +185,18 @@ def test_what_somebody_else_changed_is_a_conflict_and_the_newest_is_taken() -> N
     assert play(run).agent.stored == {"a": "3", "b": "2", "c": "6"}
 
 
+def test_what_somebody_else_has_just_changed_is_a_conflict_also_where_it_breaks_a_rule() -> None:
+    async def run(plugin: Plugin) -> None:
+        plugin.agent.stored["a"] = "-9999"
+        with pytest.raises(SettingsConflict, match="a was changed"):
+            await plugin.edit(a=1)
+        assert plugin.agent.stored["a"] == "-9999"
+        await anyio.sleep(2 * INTERVAL)
+        await plugin.edit(a=2)  # It is known by now, and refused: this mends it.
+
+    assert play(run).agent.stored["a"] == "2"
+
+
 class ReadOnly(Agent):
     """Lets nobody write."""
 
@@ -192,16 +225,30 @@ def test_an_agent_that_says_yes_and_stores_nothing_is_named() -> None:
 
 def test_what_fails_in_the_middle_is_taken_back_and_said_so() -> None:
     async def run(plugin: Plugin) -> None:
-        plugin.agent.faults = ["", "5xx"]
+        plugin.agent.faults = ["", "5xx", "5xx"]
         with pytest.raises(BadAgentAnswer, match="what was written was rolled back"):
             await plugin.edit(a=1, b=2, c=3)
-        plugin.agent.faults = ["", "before", "before"]
+        plugin.agent.faults = ["", *["before"] * 4]
         with pytest.raises(AgentUnreachable, match="is rolled back as soon as"):
             await plugin.edit(a=1, b=2)
         assert plugin.troubles[-1] is None
         await anyio.sleep(1)
 
     assert set(play(run).agent.stored.values()) == {str(FIRST)}
+
+
+@pytest.mark.parametrize("fault", ["before", "after", "late", "5xx"])
+def test_a_write_of_which_nobody_knows_whether_it_arrived_is_made_once_more(fault: str) -> None:
+    async def run(plugin: Plugin) -> None:
+        await plugin.own(101, "", fault)
+        assert plugin.agent.puts() == ["a", "b", "b", "c"]
+        assert plugin.live.current == Numbers(a=101, b=101, c=101)
+        await plugin.own(102)
+        plugin.agent.arrive()
+        await anyio.sleep(2 * INTERVAL)
+        assert set(plugin.agent.stored.values()) == {"102"}
+
+    assert {one.a for one in play(run).taken} == {FIRST, 101, 102}
 
 
 class Slow(Agent):
@@ -340,10 +387,11 @@ def test_a_folder_that_cannot_be_had_costs_no_more_than_what_is_kept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
+    caplog.set_level("INFO")
 
     async def run(plugin: Plugin) -> None:
         await plugin.own(101)
-        await plugin.own(102, "", "before")
+        await plugin.own(102, "", "before", "before")
         assert plugin.live.current == Numbers(a=101, b=101, c=101)
 
     play(run, tmp_path / "file")

@@ -2,7 +2,7 @@
 # pyright: reportPrivateUsage=false
 
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,26 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kepm_plugin import Settings
 from kepm_plugin.errors import AgentError, SettingsError
 from kepm_plugin.live._looking import Looking
 from kepm_plugin.live._record import Record
 from kepm_plugin.live._transaction import Transactions
-from tests.live.model import FIRST, INTERVAL, KEYS, Agent, Killed, Plugin, mixed, play
+from tests.live.model import (
+    FILE,
+    FIRST,
+    GUARDED_FILE,
+    INTERVAL,
+    KEYS,
+    SECRET,
+    Agent,
+    Guarded,
+    Killed,
+    Numbers,
+    Plugin,
+    mixed,
+    play,
+)
 
 FAULTS = ["", "", "before", "after", "late", "5xx", "theirs", "killed before", "killed after", "late killed"]
 
@@ -24,10 +39,12 @@ Step = tuple[Any, ...]
 
 def steps() -> st.SearchStrategy[list[Step]]:
     """Return programs."""
+    number = st.sampled_from([1, 2])
     return st.lists(
         st.one_of(
             st.tuples(st.just("own"), st.lists(st.sampled_from(FAULTS), max_size=5)),
-            st.tuples(st.just("theirs"), st.sampled_from(KEYS), st.sampled_from([1, 2, -999])),
+            st.tuples(st.just("theirs"), st.sampled_from(KEYS), st.one_of(number, st.just(-999))),
+            st.tuples(st.just("theirs"), st.just("token"), number.map(lambda one: f"{SECRET}{one}")),
             st.tuples(st.just("revert")),
             st.tuples(st.just("arrive")),
             st.tuples(st.just("restart")),
@@ -70,9 +87,12 @@ async def quiet(plugin: Plugin) -> None:
     await anyio.sleep(100)
 
 
+@pytest.mark.parametrize(("kind", "file"), [(Numbers, FILE), (Guarded, GUARDED_FILE)])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps())
-def test_snapshots_mix_no_transactions_and_in_the_end_are_what_the_agent_has(program: list[Step]) -> None:
+def test_snapshots_mix_no_transactions_and_in_the_end_are_what_the_agent_has(
+    kind: type[Settings], file: Mapping[str, Any], program: list[Step]
+) -> None:
     async def run(plugin: Plugin) -> None:
         for number, one in enumerate(program, FIRST + 1):
             await step(plugin, number, *one)
@@ -84,7 +104,7 @@ def test_snapshots_mix_no_transactions_and_in_the_end_are_what_the_agent_has(pro
         assert plugin.troubles[-1] is None
 
     with tempfile.TemporaryDirectory() as folder:
-        play(run, Path(folder))
+        play(run, Path(folder), kind, Agent(file))
 
 
 # --- killed -----------------------------------------------------------------------------------------------------------
@@ -99,9 +119,10 @@ def test_snapshots_mix_no_transactions_and_in_the_end_are_what_the_agent_has(pro
         (["", "killed after"], 101, 3),
         (["", "", "killed before"], 101, 4),
         (["", "", "killed after"], 101, 3),
-        (["", "before", "killed before"], FIRST, 4),
-        (["", "before", "killed after"], FIRST, 3),
-        (["", "", "5xx", "", "killed before"], FIRST, 6),
+        (["", "before", "killed before"], 101, 5),
+        (["", "before", "before", "killed before"], FIRST, 5),
+        (["", "before", "before", "killed after"], FIRST, 4),
+        (["", "", "5xx", "5xx", "", "killed before"], FIRST, 7),
     ],
 )
 def test_a_kill_in_the_middle_is_finished_or_undone_at_the_next_start(
@@ -129,12 +150,86 @@ class ArrivingAtTheRevert(Agent):
 
 def test_what_arrives_late_at_a_revert_is_reverted_too() -> None:
     async def run(plugin: Plugin) -> None:
-        await plugin.own(101, "late")
-        await plugin.own(102, "", "late")
+        await plugin.own(101, "late", "late")
+        await plugin.own(102, "", "late", "late")
         await plugin.live.revert()
         assert await plugin.agent.settings("P") == dict.fromkeys(KEYS, str(FIRST))
 
     assert not mixed(play(run, agent=ArrivingAtTheRevert()).taken)
+
+
+# --- a secret that arrives while no process is there ----------------------------------------------------------------
+
+
+async def _secret_given_up(plugin: Plugin) -> None:
+    await plugin.own(101, "", "late", "before")
+    plugin.agent.arrive()
+    await plugin.restart()
+
+
+async def _secret_of_an_edit_before_the_last(plugin: Plugin) -> None:
+    await plugin.own(101, "", "late", "before")
+    await plugin.own(102)
+    plugin.agent.arrive()
+    await plugin.restart()
+
+
+async def _secret_given_up_by_a_dead_process(plugin: Plugin) -> None:
+    await plugin.own(101, "", "late killed")
+    plugin.agent.arrive()
+    await plugin.restart()
+
+
+async def _secret_given_up_before_others_wrote(plugin: Plugin) -> None:
+    await plugin.own(101, "", "late", "before")
+    plugin.agent.stored["c"] = "1"
+    await anyio.sleep(3 * INTERVAL)
+    plugin.agent.arrive()
+    await plugin.restart()
+    assert plugin.live.current.c == 1, "what others have set since stays"
+
+
+async def _secret_that_stays_as_it_is(plugin: Plugin) -> None:
+    await plugin.restart()
+    await plugin.own(101, "", "late")
+    await plugin.edit(a=102, b=102, c=102, token=f"{SECRET}101")
+    await plugin.restart()
+
+
+SECRETS = [
+    (_secret_given_up, 101),
+    (_secret_of_an_edit_before_the_last, 101),
+    (_secret_given_up_by_a_dead_process, 101),
+    (_secret_given_up_before_others_wrote, 101),
+    (_secret_that_stays_as_it_is, 102),
+]
+
+
+@pytest.mark.parametrize(("run", "number"), SECRETS, ids=[each[0].__name__[1:] for each in SECRETS])
+def test_what_belongs_to_a_secret_that_arrives_between_two_processes_is_set_again(
+    run: "Run", number: int, tmp_path: Path
+) -> None:
+    plugin = play(run, tmp_path, Guarded, Agent(GUARDED_FILE))
+    assert (plugin.taken[-1].a, plugin.taken[-1].b) == (number, number)
+    assert plugin.taken[-1].token == f"{SECRET}101"
+    assert SECRET not in "".join(path.read_text() for path in tmp_path.iterdir())
+
+
+def test_what_cannot_go_with_a_secret_any_more_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def run(plugin: Plugin) -> None:
+        plugin.agent.faults = ["", "late", "before"]
+        with pytest.raises(AgentError):
+            await plugin.edit(a=50, b=50, c=50, token=f"{SECRET}101")
+        plugin.agent.arrive()
+        plugin.agent.stored["c"] = "-200"
+        await plugin.restart()
+        current = plugin.live.current
+        assert (current.a, current.b, current.c, current.token) == (FIRST, FIRST, -200, f"{SECRET}101")
+
+    play(run, tmp_path, Guarded, Agent(GUARDED_FILE))
+    assert [record.__dict__["keys"] for record in caplog.records if record.message == "settings.not_undone"] == [
+        ["token"]
+    ]
 
 
 # --- what each guard is for -------------------------------------------------------------------------------------------
@@ -144,13 +239,17 @@ async def _kill_after_the_first(plugin: Plugin) -> None:
     await plugin.own(101, "killed after")
 
 
+async def _kill_after_the_second(plugin: Plugin) -> None:
+    await plugin.own(101, "", "killed after")
+
+
 async def _one_that_fails(plugin: Plugin) -> None:
-    await plugin.own(101, "", "before")
+    await plugin.own(101, "", "before", "before")
     await anyio.sleep(10)
 
 
 async def _one_that_arrives_late(plugin: Plugin) -> None:
-    await plugin.own(101, "", "late")
+    await plugin.own(101, "", "late", "late")
     plugin.agent.arrive()
     await anyio.sleep(10)
 
@@ -184,7 +283,7 @@ async def _two_that_belong_together(plugin: Plugin) -> None:
 Run = Callable[[Plugin], Coroutine[Any, Any, None]]
 
 
-def _nothing(*_: object) -> None:
+def _nothing(*_: object, **__: object) -> None:
     pass
 
 
@@ -192,7 +291,7 @@ def _no(*_: object) -> bool:
     return False
 
 
-async def _resolve_nothing(_: object) -> None:
+async def _resolve_nothing(*_: object) -> None:
     pass
 
 
@@ -213,11 +312,11 @@ async def _verify_nothing(self: Any, *_: object) -> dict[str, str]:
 
 GUARDS: list[tuple[type, str, Any, Run]] = [
     (Record, "save", _nothing, _kill_after_the_first),
-    (Looking, "resolve", _resolve_nothing, _kill_after_the_first),
+    (Looking, "resolve", _resolve_nothing, _kill_after_the_second),
     (Transactions, "_undo", _undo_nothing, _one_that_fails),
     (Record, "late", _no, _one_that_arrives_late),
-    (Record, "inherit", _nothing, _one_that_arrives_late_from_a_dead_process),
-    (Record, "inherit", _nothing, _one_that_arrives_late_after_others_wrote),
+    (Record, "late", _no, _one_that_arrives_late_from_a_dead_process),
+    (Record, "late", _no, _one_that_arrives_late_after_others_wrote),
     (Transactions, "_verified", _verify_nothing, _one_that_is_not_stored),
     (Looking, "settled", _settled_at_once, _two_that_belong_together),
 ]
@@ -232,3 +331,17 @@ def test_without_one_guard_snapshots_are_mixed_and_with_it_they_are_not(
     assert not mixed(play(run, tmp_path / "right").taken)
     monkeypatch.setattr(owner, name, mistake)
     assert mixed(play(run, tmp_path / "wrong").taken)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "mistake", "run", "number"),
+    [
+        (Transactions, "complete", _resolve_nothing, _secret_given_up, 101),
+        (Record, "became", _nothing, _secret_that_stays_as_it_is, 102),
+    ],
+)
+def test_without_one_guard_a_secret_stands_beside_what_does_not_belong_to_it(
+    owner: type, name: str, mistake: Any, run: Run, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, name, mistake)
+    assert play(run, tmp_path, Guarded, Agent(GUARDED_FILE)).taken[-1].a != number

@@ -109,7 +109,15 @@ def shown_as(uid: int, port: int) -> AbstractContextManager[object]:
                 row[7] = str(uid)
         return "\n".join(map(" ".join, rows))
 
-    return patch.object(sockets, "_read_table", read_table)
+    return tables_alone(read_table)
+
+
+@contextmanager
+def tables_alone(read_table: Callable[[str], str]) -> Generator[None]:
+    """Have the kernel say nothing but what these tables have."""
+    refused = PermissionError(1, "Operation not permitted")
+    with patch.object(sockets, "_read_table", read_table), patch.object(sockets, "kernel_rows", side_effect=refused):
+        yield
 
 
 @contextmanager
@@ -141,7 +149,7 @@ def nobodys(kit: Kit) -> Generator[Heard]:
     def denied(name: str) -> str:
         raise PermissionError(13, "Permission denied")
 
-    with Listener(kit.agent.context()) as listener, patch.object(sockets, "_read_table", denied):
+    with Listener(kit.agent.context()) as listener, tables_alone(denied):
         yield listener
 
 

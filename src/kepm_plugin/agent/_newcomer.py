@@ -34,8 +34,9 @@ class Newcomer:
             local, remote = stream.get_extra_info("client_addr"), stream.get_extra_info("server_addr")
             if remote is None:  # so anyio says that the other end has gone
                 raise httpx.ConnectError("the connection was ended at once")
-            check = partial(self._trust.check, local[:2], remote[:2], answered=answered)
-            await anyio.to_thread.run_sync(check, abandon_on_cancel=True)
+            if not self._trust.known(local[:2], remote[:2], answered=answered):
+                check = partial(self._trust.check, local[:2], remote[:2], answered=answered)
+                await anyio.to_thread.run_sync(check, abandon_on_cancel=True)
             trusted = True
         finally:
             if not trusted:  # nobody else closes a stream that a trace function refuses

@@ -20,6 +20,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from ..errors import BrokerRefused, LinkLost
+from ..eventloop import shared_wait
 from ._client import RECEIVE_MAXIMUM, new_client, remedy, words
 from ._options import BrokerAddress, Ending, SessionOptions, Version
 from ._private import between_packets, forget_ping, note_received, paho_of, queue_packets, take_publish, use_wire
@@ -253,7 +254,8 @@ class Connection:
             else:
                 self.paho.loop_misc()
         if self.reason is None:
-            self._timer = self._loop.call_later(min(_TICK, max(self.paho.keepalive, 1) / 4), self._tick)
+            most = min(_TICK, max(self.paho.keepalive, 1) / 4)
+            self._timer = self._loop.call_later(shared_wait(self._loop.time(), most), self._tick)
 
     @contextmanager
     def _calling_paho(self) -> Generator[None]:

@@ -1,8 +1,9 @@
 """What is asked of a session: where, as whom, how patiently, and in which version of MQTT."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
+
+from msgspec import Struct
 
 from ..contract import DEFAULT_BROKER_HOST, DEFAULT_BROKER_PORT
 from ..errors import BrokerRefused
@@ -17,16 +18,14 @@ abruptly that it left something unread; or in any other way."""
 _UNSUPPORTED_VERSION: Final = 0x84  # paho turns the 0x01 of a 3.1.1 broker into it too
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerAddress:
+class BrokerAddress(Struct, frozen=True, kw_only=True):
     """Where the broker listens, as the agent's settings say."""
 
     host: str = DEFAULT_BROKER_HOST
     port: int = DEFAULT_BROKER_PORT
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionOptions:
+class SessionOptions(Struct, frozen=True, kw_only=True):
     """Who connects, and how patient it is."""
 
     client_id: str

@@ -53,6 +53,8 @@ async def _connected(host: str, port: int) -> socket.socket:
     loop = asyncio.get_running_loop()
     failure = OSError(f"{host} has no address")
     try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:  # no number, and so a name that has to be looked up, in a thread
         addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError:  # a level of the name is empty or too long; `broker.host` can be anything
         raise OSError(f"{host!r} is no host name") from None
@@ -74,7 +76,10 @@ async def _connected(host: str, port: int) -> socket.socket:
 
 
 async def _check(sock: socket.socket, trust: Trust, *, answered: bool) -> None:
-    check = partial(trust.check, sock.getsockname()[:2], sock.getpeername()[:2], answered=answered)
+    local, remote = sock.getsockname()[:2], sock.getpeername()[:2]
+    if trust.known(local, remote, answered=answered):
+        return
+    check = partial(trust.check, local, remote, answered=answered)
     await anyio.to_thread.run_sync(check, abandon_on_cancel=True)
 
 

@@ -29,9 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def plugin_main(kind: type[Plugin], arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line of one plugin, and exit: `run` where no other command is named, and with its options."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help")):
+        given = ["run", *given]
     with _errors_told():
         real = real_class(kind)
-        from ._plugin import run_command
+        if given[0] == "run":
+            from ._run import parsed, run_plugin
+
+            raise SystemExit(run_plugin(real, parsed(real.id, given[1:])))
+        from ._plugin_commands import run_command
 
         raise SystemExit(run_command(real, given))
     raise SystemExit(0)

@@ -5,15 +5,14 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, Final, Literal, TypeVar, cast, get_args
+from typing import Annotated, Any, Final, Literal, cast, get_args
+
+from msgspec import Struct
 
 from ..errors import UsageError
 from ._documented import LOG_LEVELS
 from ._rules import CLIENT_ID, PROPERTIES, PROPERTY, SWITCH, Rule, one_of, words
-
-T = TypeVar("T")
 
 State = Literal["starting", "standby", "running", "degraded", "disconnected", "stopping", "stopped"]
 """States of a plugin as published on `<Id>/Status`."""
@@ -21,81 +20,80 @@ State = Literal["starting", "standby", "running", "degraded", "disconnected", "s
 STATES: Final[tuple[State, ...]] = get_args(State)
 
 
-def _item(default: T, rule: Rule) -> T:
-    made: T = field(default=default, metadata={"rule": rule})
-    return made
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contract:
+class Contract(Struct, frozen=True, kw_only=True):
     """What the vendor's pages leave open, as the framework assumes it. Every field can be replaced.
 
     Raises:
         UsageError: A value breaks its item's rule, or two properties of one JSON object would have one name.
     """
 
-    client_id: str = _item("{PluginId}", CLIENT_ID)
+    client_id: Annotated[str, CLIENT_ID] = "{PluginId}"
     """*Assumed.* The MQTT client id; MQTT Permissions says only that a plugin is recognised by its form.
     `{ProcessId}` and `{Random}` (eight hexadecimal digits) are those of one run of the plugin."""
 
-    subscribe_primary_topic: bool = _item(False, SWITCH)
+    subscribe_primary_topic: Annotated[bool, SWITCH] = False
     """*Assumed.* Whether a plugin subscribes to its primary topic `<Id>`, even where no handler takes it."""
 
-    put_value_field: str = _item("value", PROPERTY)
+    put_value_field: Annotated[str, PROPERTY] = "value"
     """*Assumed.* Property of `PluginSettingValue`, the body of a PUT, that has the value (HTTP Reference)."""
 
-    put_value_form: Literal["native", "string"] = _item("native", one_of("native", "string"))
+    put_value_form: Annotated[Literal["native", "string"], one_of("native", "string")] = "native"
     """*Assumed.* Whether a number or a boolean is written as itself or as text; the pages have it "as the setting
     needs" (HTTP Reference)."""
 
-    put_tier: Literal["plugin", "admin"] = _item("plugin", one_of("plugin", "admin"))
+    put_tier: Annotated[Literal["plugin", "admin"], one_of("plugin", "admin")] = "plugin"
     """*Assumed.* Who may write settings: the pages contradict each other (HTTP Reference: plugins; an older Plugin &
     Task Settings: administrators). With `admin` no plugin tries."""
 
-    value_fields: tuple[str, ...] = _item(("value", "settingValue"), PROPERTIES)
+    value_fields: Annotated[tuple[str, ...], PROPERTIES] = ("value", "settingValue")
     """*Assumed.* Where a single setting is answered as an object, the properties that may have the value, in any
     casing (HTTP Reference)."""
 
-    status_hash_fields: tuple[str, ...] = _item(
-        ("settingsHash", "effectiveHash", "configurationHash", "hash"), PROPERTIES
+    status_hash_fields: Annotated[tuple[str, ...], PROPERTIES] = (
+        "settingsHash",
+        "effectiveHash",
+        "configurationHash",
+        "hash",
     )
     """*Assumed.* Fields of a plugin's settings status (HTTP Reference: "hash status") of which one stands for all its
     effective settings, in any casing, also one level down."""
 
-    log_timestamp_field: str = _item("timestamp", PROPERTY)
-    log_level_field: str = _item("level", PROPERTY)
-    log_message_field: str = _item("message", PROPERTY)
-    log_source_field: str = _item("source", PROPERTY)
+    log_timestamp_field: Annotated[str, PROPERTY] = "timestamp"
+    log_level_field: Annotated[str, PROPERTY] = "level"
+    log_message_field: Annotated[str, PROPERTY] = "message"
+    log_source_field: Annotated[str, PROPERTY] = "source"
     """*Assumed.* A property of a KeeperLogger record, which is "structured JSON" (Overview)."""
 
-    log_timestamp_form: Literal["iso", "seconds", "milliseconds"] = _item(
-        "iso", one_of("iso", "seconds", "milliseconds")
-    )
+    log_timestamp_form: Annotated[
+        Literal["iso", "seconds", "milliseconds"], one_of("iso", "seconds", "milliseconds")
+    ] = "iso"
     """*Assumed.* A record's time: `2026-06-30T10:30:00.000Z`, or a number since 1970."""
 
-    log_levels: tuple[str | int, ...] = _item(LOG_LEVELS, words(len(LOG_LEVELS), "least severe first", numbers=True))
+    log_levels: Annotated[tuple[str | int, ...], words(len(LOG_LEVELS), "least severe first", numbers=True)] = (
+        LOG_LEVELS
+    )
     """*Assumed.* A record's levels; the words are those of the agent's log files (Reading Logs)."""
 
-    log_extra: Literal["properties", "message"] = _item("properties", one_of("properties", "message"))
+    log_extra: Annotated[Literal["properties", "message"], one_of("properties", "message")] = "properties"
     """*Assumed.* Where an event's own fields go: into further properties of the record, or into its message."""
 
-    correlation_field: str = _item("correlationId", PROPERTY)
+    correlation_field: Annotated[str, PROPERTY] = "correlationId"
     """*Assumed.* The identity of a command and its answer; no payload is documented (Plugin Cmd-Resp)."""
 
-    answer_ok_field: str = _item("ok", PROPERTY)
-    answer_result_field: str = _item("result", PROPERTY)
-    answer_error_field: str = _item("error", PROPERTY)
-    answer_progress_field: str = _item("progress", PROPERTY)
+    answer_ok_field: Annotated[str, PROPERTY] = "ok"
+    answer_result_field: Annotated[str, PROPERTY] = "result"
+    answer_error_field: Annotated[str, PROPERTY] = "error"
+    answer_progress_field: Annotated[str, PROPERTY] = "progress"
     """*Assumed.* A property of an answer to a command (Plugin Cmd-Resp)."""
 
-    status_state_field: str = _item("state", PROPERTY)
-    status_reason_field: str = _item("reason", PROPERTY)
-    status_version_field: str = _item("version", PROPERTY)
-    status_process_field: str = _item("processId", PROPERTY)
-    status_time_field: str = _item("time", PROPERTY)
+    status_state_field: Annotated[str, PROPERTY] = "state"
+    status_reason_field: Annotated[str, PROPERTY] = "reason"
+    status_version_field: Annotated[str, PROPERTY] = "version"
+    status_process_field: Annotated[str, PROPERTY] = "processId"
+    status_time_field: Annotated[str, PROPERTY] = "time"
     """*Assumed.* A property of a report on `<Id>/Status`; only the topic is documented (Plugin Cmd-Resp)."""
 
-    status_words: tuple[str, ...] = _item(STATES, words(len(STATES), f"in place of {', '.join(STATES)}"))
+    status_words: Annotated[tuple[str, ...], words(len(STATES), f"in place of {', '.join(STATES)}")] = STATES
     """*Assumed.* What a plugin's states are called on `<Id>/Status`."""
 
     def __post_init__(self) -> None:
@@ -163,6 +161,8 @@ class Contract:
             self.log_source_field: source,
             self.log_message_field: message,
         }
+        if own.keys().isdisjoint(fields):
+            return {**own, **fields}
         return own | {key: value for key, value in fields.items() if key not in own}
 
     def _timestamp(self, text: str) -> str | float:
@@ -241,7 +241,7 @@ def _told(values: Mapping[str, Any]) -> Iterator[str]:
     return (f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in values.items())
 
 
-ITEMS: Final[Mapping[str, Rule]] = {one.name: one.metadata["rule"] for one in fields(Contract)}
+ITEMS: Final[Mapping[str, Rule]] = {name: one.__metadata__[0] for name, one in Contract.__annotations__.items()}
 """The rule of each item, in the order of the class."""
 
 _OBJECTS: Final = (

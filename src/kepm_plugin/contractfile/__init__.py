@@ -4,8 +4,9 @@ A plugin connects, writes and logs as this file says, so it counts as a part of 
 may not write to the program.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from kepm_plugin.contract import ASSUMED, Contract
 
@@ -24,8 +25,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class InForce:
+class InForce(Struct, frozen=True):
     """The contract of a run, and the file that it is from; None: nothing replaces what is assumed."""
 
     contract: Contract = ASSUMED

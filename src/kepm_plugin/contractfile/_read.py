@@ -1,8 +1,6 @@
 """From the text of a contract file to a `Contract`; each complaint names file, item, and what is allowed."""
 
-import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +16,8 @@ def read_contract(file: Path) -> Contract:
     Raises:
         UsageError: The file cannot be trusted or read, is no TOML, or has what is no item or no value for one.
     """
+    import tomllib  # few processes have such a file
+
     data = trusted_text(file)
     try:
         content = tomllib.loads(data.decode("utf-8-sig"))
@@ -37,6 +37,8 @@ def _items(content: Mapping[str, Any]) -> Mapping[str, Any]:
             raise UsageError(f"{name} is documented by the vendor, and only what is assumed can be replaced")
         if isinstance(value, dict):
             raise UsageError(f"there is no table [{name}]; items stand at the top of the file, as in {_EXAMPLE}")
+        from difflib import get_close_matches
+
         near = get_close_matches(name, ITEMS, n=1)
         meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(ITEMS)}"
         raise UsageError(f"there is no item {name!r}; {meant}")

@@ -1,7 +1,5 @@
 """The JSON Schema of a contract file, made of the class itself: its fields, their rules, their docstrings."""
 
-import ast
-import inspect
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -29,6 +27,9 @@ def contract_schema() -> dict[str, Any]:
 
 def _told() -> Iterator[tuple[str, str]]:
     """Yield each item with its docstring; one docstring may follow several items."""
+    import ast
+    import inspect
+
     (kind,) = ast.parse(inspect.getsource(Contract)).body
     names: list[str] = []
     for node in kind.body if isinstance(kind, ast.ClassDef) else ():

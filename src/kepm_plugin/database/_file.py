@@ -6,10 +6,11 @@ import sqlite3
 import stat
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
+
+from msgspec import Struct
 
 from ..errors import StoreError
 
@@ -46,8 +47,7 @@ Fault = Literal["", "newer", "damaged"]
 log = logging.getLogger("kepm_plugin.database")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schema:
+class Schema(Struct, frozen=True, kw_only=True):
     """What a file must hold.
 
     Attributes:

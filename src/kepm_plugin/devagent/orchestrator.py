@@ -257,8 +257,8 @@ class Orchestrator:
         self._terminal.line(entry.manifest.id, f"process {child.pid} {how}{again}", "yellow" if entry.wanted else "")
         if code == SettingsError.exit_code:
             self._terminal.warn(
-                f"set what {entry.manifest.id} lacks: kepm-plugin settings set {entry.manifest.id} KEY VALUE "
-                f"--root {shlex.quote(str(self._layout.root))}"
+                f"set what {entry.manifest.id} lacks, or what breaks a rule: kepm-plugin settings set "
+                f"{entry.manifest.id} KEY VALUE --root {shlex.quote(str(self._layout.root))}"
             )
         entry.gone.set()
 

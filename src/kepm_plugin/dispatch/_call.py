@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+from msgspec import Struct
 
 from kepm_plugin.errors import Rejected
 from kepm_plugin.eventloop import bare_task_group, cancel_requested
@@ -17,8 +17,7 @@ from kepm_plugin.stall import watched, watched_call
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """An author's code raised; `Rejected` is a deliberate no, everything else a bug."""
 
     error: BaseException
@@ -29,8 +28,7 @@ class Failure:
         return isinstance(self.error, Rejected)
 
 
-@dataclass(frozen=True, slots=True)
-class TimedOut:
+class TimedOut(Struct, frozen=True):
     """A handler did not end within its timeout, in seconds."""
 
     seconds: float

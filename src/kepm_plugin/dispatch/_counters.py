@@ -1,10 +1,10 @@
 """What became of the messages since start."""
 
-from dataclasses import asdict, dataclass
+from msgspec import Struct
+from msgspec.structs import asdict
 
 
-@dataclass(slots=True)
-class Counters:
+class Counters(Struct):
     """Each message is counted once where it ended; `retried` and `refused` ones come again."""
 
     handled: int = 0

@@ -2,9 +2,10 @@
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
+
+from msgspec import Struct
 
 from kepm_plugin.errors import StoreError
 from kepm_plugin.eventloop import soon_on_loop
@@ -36,8 +37,7 @@ UNWRITTEN_BYTES: Final = 16 * 2**20
 """Bytes of the dead letters and answers among them, likewise."""
 
 
-@dataclass(slots=True, eq=False)
-class _Unwritten:
+class _Unwritten(Struct, eq=False):
     """An end that could not be written; its answer, until the broker has it."""
 
     write: Write

@@ -1,9 +1,10 @@
 """The way into the journal: one commit per drain, then the acknowledgement; what cannot be written is held."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, groupby
 from operator import attrgetter
+
+from msgspec import Struct
 
 from kepm_plugin.errors import StoreError
 from kepm_plugin.message import Received
@@ -23,8 +24,7 @@ HELD_BYTES = 16 * 2**20
 """Bytes of their topics and payloads, at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(Struct, frozen=True):
     """A message for a handler, as it came."""
 
     lane: Lane

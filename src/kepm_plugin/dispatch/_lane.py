@@ -2,10 +2,10 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+from msgspec import Struct, field
 
 from kepm_plugin.message import Received
 from kepm_plugin.plugin import HandlerRoute
@@ -29,8 +29,7 @@ LOW_BYTES = 4 * 2**20
 """Bytes below which it is."""
 
 
-@dataclass(slots=True)
-class Room:
+class Room(Struct):
     """How much each lane keeps in memory, and below what it is filled up again; one object for all lanes."""
 
     messages: int = field(default_factory=lambda: LIMIT)

@@ -1,10 +1,11 @@
 """The window of identities: a message that says it is one of the last ones is not handled again."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
 from typing import Final
+
+from msgspec import Struct, field
 
 from kepm_plugin.message import Received
 
@@ -32,8 +33,7 @@ def key(topic_filter: str, identity: bytes) -> Key:
     return topic_filter, identity if len(identity) <= LONG else sha256(identity).digest()
 
 
-@dataclass(slots=True, eq=False)
-class Seen:
+class Seen(Struct, eq=False):
     """One remembered message."""
 
     key: Key

@@ -1,7 +1,8 @@
 """One message on its way to its handler, and what has become of it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from kepm_plugin.message import Received
 
@@ -13,8 +14,7 @@ def size_of(received: Received) -> int:
     return len(received.topic) + len(received.payload)
 
 
-@dataclass(slots=True, eq=False)
-class Work:
+class Work(Struct, eq=False):
     """One message that waits for its handler."""
 
     received: Received

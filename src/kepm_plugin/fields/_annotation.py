@@ -3,8 +3,9 @@
 import enum
 import re
 import types
-from dataclasses import replace
 from typing import Annotated, Any, Literal, NewType, Union, get_args, get_origin
+
+from msgspec.structs import replace
 
 from ._composites import COLLECTIONS, anything, choice, collection, narrowed, table
 from ._kind import Kind

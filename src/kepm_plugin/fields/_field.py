@@ -4,10 +4,11 @@ import enum
 import re
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from ._kind import FAILURES, Kind, Unfit, gathered
 from ._secret import Secret
@@ -27,8 +28,7 @@ MISSING: Final = Missing.MISSING
 """Stands where a setting has no default: it must be set."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Limit:
+class _Limit(Struct, frozen=True):
     words: str
     holds: Callable[[Any, Any], bool]  # value, limit
     bases: tuple[type, ...]
@@ -72,8 +72,7 @@ def limit(kind: Kind, name: str, given: Any) -> Any:
         raise ValueError(f"has the limit {name}={given!r}, which is not {rule}") from None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettingField:
+class SettingField(Struct, frozen=True, kw_only=True):
     """One setting as declared.
 
     `name` is the attribute, `key` the name at the agent, `type` the annotation as text, `default` the value or
@@ -84,13 +83,16 @@ class SettingField:
     name: str
     key: str
     type: str
-    default: Any = field(default=MISSING, repr=False)  # may be a secret
+    default: Any = MISSING
     secret: bool = False
     whole: bool = True  # all of it is the secret; otherwise only each `Secret` in it
     description: str = ""
     aliases: tuple[str, ...] = ()
     constraints: Mapping[str, Any] = field(default_factory=lambda: types.MappingProxyType({}))
-    kind: Kind = field(repr=False)
+    kind: Kind
+
+    def __repr__(self) -> str:  # without the default, which may be a secret
+        return f"SettingField(name={self.name!r}, key={self.key!r}, type={self.type!r}, secret={self.secret!r})"
 
     @property
     def required(self) -> bool:

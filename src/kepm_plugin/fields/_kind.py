@@ -6,8 +6,9 @@ JSON text at its key, or from keys below it: `hosts.0`, or `hosts:0` as .NET's c
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
+
+from msgspec import Struct
 
 FAILURES: Final = (ValueError, TypeError, LookupError, RecursionError, ArithmeticError)
 """What reading and checking raise where a value breaks the rule."""
@@ -21,8 +22,7 @@ _SEPARATOR: Final = re.compile("[.:]")
 _INDEX: Final = re.compile(r"0|[1-9]\d{0,5}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Items:
+class Items(Struct, frozen=True):
     """The parts of a list: numbered from 0; the kinds of the first ones, the last being that of all others too."""
 
     kinds: tuple["Kind", ...]
@@ -32,15 +32,13 @@ class Items:
         return self.kinds[min(int(index), len(self.kinds) - 1)] if self.kinds and _INDEX.fullmatch(index) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Entries:
+class Entries(Struct, frozen=True):
     """The parts of a dict, all of one kind, by names that nobody knows before."""
 
     kind: "Kind"
 
 
-@dataclass(frozen=True, slots=True)
-class Members:
+class Members(Struct, frozen=True):
     """The parts of an object: by their names, casefolded, each with its name in JSON and its kind."""
 
     kinds: Mapping[str, tuple[str, "Kind"]]
@@ -49,8 +47,7 @@ class Members:
 Parts: TypeAlias = Items | Entries | Members
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """One kind of value.
 
     `load` makes a value of what stands at the agent, text, or of a value in JSON; `check` makes a value fit for a

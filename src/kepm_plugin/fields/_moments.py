@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
 from typing import Any, Final
 
 from ._amounts import NUMBER, product
@@ -22,18 +23,20 @@ _UNITS: Final[Mapping[str, int]] = {
 _LONGEST: Final = 100  # characters of a text
 
 
+@cache
 def _pattern(text: str) -> re.Pattern[str]:
+    """Compile a pattern when it is first needed: most processes read no durations."""
     return re.compile(text.replace("N", NUMBER), re.ASCII | re.VERBOSE)
 
 
-_PLAIN: Final = _pattern(r"(N)(e[+-]?\d{1,2})?")
-_PART: Final = _pattern(r"\s*(N)\s*([a-z\u03bc]+)")
-_PARTS: Final = _pattern(r"(?:\s*(?:N)\s*[a-z\u03bc]+)+")
-_ISO: Final = _pattern(r"p (?:(N)w)? (?:(N)d)? (?:t (?:(N)h)? (?:(N)m)? (?:(N)s)?)?")
-_CALENDAR: Final = _pattern(r"^p[^t]* [ym] | \d \s* (?:y|yrs?|years?|mo|months?) (?![a-z])")
+_PLAIN: Final = r"(N)(e[+-]?\d{1,2})?"
+_PART: Final = r"\s*(N)\s*([a-z\u03bc]+)"
+_PARTS: Final = r"(?:\s*(?:N)\s*[a-z\u03bc]+)+"
+_ISO: Final = r"p (?:(N)w)? (?:(N)d)? (?:t (?:(N)h)? (?:(N)m)? (?:(N)s)?)?"
+_CALENDAR: Final = r"^p[^t]* [ym] | \d \s* (?:y|yrs?|years?|mo|months?) (?![a-z])"
 # [d.]hh:mm:ss[.fffffff], as .NET writes a TimeSpan, or with a colon after the days. Not hh:mm, which may be meant as
 # mm:ss, and not 24 hours, which .NET itself reads as 24 days.
-_CLOCK: Final = _pattern(r"(?:(\d+)[.:])? ([01]?\d|2[0-3]) : ([0-5]?\d) : ([0-5]?\d(?:\.\d+)?)")
+_CLOCK: Final = r"(?:(\d+)[.:])? ([01]?\d|2[0-3]) : ([0-5]?\d) : ([0-5]?\d(?:\.\d+)?)"
 
 
 def duration(text: str) -> timedelta:
@@ -54,15 +57,16 @@ def duration(text: str) -> timedelta:
 
 
 def _microseconds(text: str) -> int:
-    if found := _PLAIN.fullmatch(text):
+    if found := _pattern(_PLAIN).fullmatch(text):
         return product(found[1], _SECOND, found[2])[0]
-    if found := _CLOCK.fullmatch(text):
+    if found := _pattern(_CLOCK).fullmatch(text):
         return _total(found.groups(), (_DAY, _HOUR, _MINUTE, _SECOND))
-    if _CALENDAR.search(text):
+    if _pattern(_CALENDAR).search(text):
         raise Unfit("years and months have no fixed length; count days")
-    if text[-1:] not in ("p", "t") and (found := _ISO.fullmatch(text)):
+    if text[-1:] not in ("p", "t") and (found := _pattern(_ISO).fullmatch(text)):
         return _total(found.groups(), (7 * _DAY, _DAY, _HOUR, _MINUTE, _SECOND))
-    parts = [(number, _UNITS.get(unit, 0)) for number, unit in _PART.findall(text)] if _PARTS.fullmatch(text) else []
+    found_parts = _pattern(_PART).findall(text) if _pattern(_PARTS).fullmatch(text) else []
+    parts = [(number, _UNITS.get(unit, 0)) for number, unit in found_parts]
     if len({unit for _, unit in parts if unit}) < max(len(parts), 1):
         raise ValueError("a duration is numbers and units, each unit once, as in 1h30m")
     return sum(product(number, unit)[0] for number, unit in parts)

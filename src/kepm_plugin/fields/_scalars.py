@@ -21,10 +21,10 @@ _BOOLEANS: Final = {  # .NET writes True and False, JSON true and false, people 
     **dict[str, bool].fromkeys(("false", "0", "no", "n", "off"), False),
 }
 _INT64: Final = range(-(2**63), 2**63)  # what .NET calls a long
-_DECIMAL: Final = re.compile(rf"[+-]?(?:{NUMBER})(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_DECIMAL: Final = rf"[+-]?(?:{NUMBER})(?:e[+-]?\d+)?"
 _DASHED: Final = r"([0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12})"
 # As .NET writes a Guid: D, B, P and N; and as a URN.
-_UUID: Final = re.compile(rf"(?:urn:uuid:)?{_DASHED}|\{{{_DASHED}\}}|\({_DASHED}\)|([0-9a-f]{{32}})", re.IGNORECASE)
+_UUID: Final = rf"(?:urn:uuid:)?{_DASHED}|\{{{_DASHED}\}}|\({_DASHED}\)|([0-9a-f]{{32}})"
 
 
 def _utf8(value: Any) -> str:
@@ -54,7 +54,7 @@ def _number(given: Any) -> float:
 
 def _decimal_text(given: Any) -> str:
     text = _numeral(given).strip()
-    if not _DECIMAL.fullmatch(text):
+    if not re.fullmatch(_DECIMAL, text, re.ASCII | re.IGNORECASE):
         raise ValueError
     return text
 
@@ -82,7 +82,7 @@ def _path(given: Any) -> Path:
 
 def _uuid(given: Any) -> UUID:
     # `UUID` itself drops braces, hyphens and underscores wherever they are, and takes digits of any script.
-    if not (found := _UUID.fullmatch(_utf8(given).strip())):
+    if not (found := re.fullmatch(_UUID, _utf8(given).strip(), re.IGNORECASE)):
         raise ValueError
     return UUID("".join(filter(None, found.groups())))
 

@@ -8,5 +8,6 @@ has.
 from ._access import Agent
 from ._live import LiveSettings
 from ._options import LiveOptions, Told
+from ._reading import Reading
 
-__all__ = ["Agent", "LiveOptions", "LiveSettings", "Told"]
+__all__ = ["Agent", "LiveOptions", "LiveSettings", "Reading", "Told"]

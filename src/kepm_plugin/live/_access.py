@@ -8,7 +8,7 @@ from kepm_plugin.errors import AgentError, AgentRefused, BadAgentAnswer, Unknown
 from kepm_plugin.settings import Scalar
 
 from ._reading import Reading
-from ._record import Record, Write
+from ._record import Record
 
 log = logging.getLogger("kepm_plugin.settings")
 
@@ -78,33 +78,28 @@ class Access:
         now = self._reading.now(values, key)
         return now != meant and self._record.late(key, now)
 
-    async def put(self, wanted: Mapping[str, Scalar], *, on_record: bool = False) -> None:
-        """Write keys one after the other; `on_record` where the open transaction says so already.
+    async def put(self, wanted: Mapping[str, Scalar]) -> None:
+        """Write keys one after the other, each on record before it is sent.
 
         Raises:
             AgentError: The agent refused or could not be reached; the rest was not sent.
         """
-        unsent = [(value, self._record.expect(key, value)) for key, value in wanted.items()]
-        if not on_record:
-            self._record.save()
-        try:
-            while unsent:
-                value, write = unsent.pop(0)
-                await self._send(value, write)
-        finally:
-            for _, write in unsent:
+        for key, value in wanted.items():
+            write = self._record.expect(key, value)
+            try:
+                await self._put(key, value)
+            except AgentError as exc:
+                if _is_final(exc):
+                    self._record.forget(write)
+                    raise
+                # Once more, as the same value twice does no harm. The first one stays on record: it may still arrive.
+                await self._put(key, value)
+            else:
                 self._record.forget(write)
 
-    async def _send(self, value: Scalar, write: Write) -> None:
-        try:
-            for key in self._reading.spellings(self._texts, write.key):
-                await self._agent.put_setting(self._plugin_id, key, value)
-        except (AgentRefused, UnknownPlugin, BadAgentAnswer) as exc:
-            # It was refused, and will not arrive. What ended in the middle of the agent's work (5xx) may.
-            if not isinstance(exc, BadAgentAnswer) or (exc.status or 500) < 500:
-                self._record.forget(write)
-            raise
-        self._record.forget(write)
+    async def _put(self, key: str, value: Scalar) -> None:
+        for spelling in self._reading.spellings(self._texts, key):
+            await self._agent.put_setting(self._plugin_id, spelling, value)
 
     async def reverted(self) -> dict[str, str]:
         """Have the agent go back to the plugin's file; return all texts.
@@ -121,3 +116,10 @@ class Access:
             if not any(self._record.late(key, self._reading.now(values, key)) for key in self._reading.keys):
                 break
         return values
+
+
+def _is_final(error: AgentError) -> bool:
+    """Tell whether a write was refused, and will not arrive. What ended in the middle of the agent's work (5xx) may."""
+    if isinstance(error, BadAgentAnswer):
+        return (error.status or 500) < 500
+    return isinstance(error, AgentRefused | UnknownPlugin)

@@ -73,7 +73,7 @@ class LiveSettings:
         values: Texts = await ask()
         async with looking.lock:
             try:
-                await looking.resolve()
+                await looking.begin()
             except AgentError as exc:
                 if not looking.take_kept(values):
                     exc.args = (f"what the last run was writing can be neither finished nor undone: {exc}",)
@@ -116,8 +116,10 @@ class LiveSettings:
     # --- looking ------------------------------------------------------------------------------------------------------
 
     async def watch(self) -> None:
-        """Look again and again, until cancelled, from `resume` on."""
-        await self._watch.run()
+        """Look again and again, until cancelled, from `resume` on; the looks do not wait for the telling of changes."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._taking.run, name="kepm.settings.tell")
+            await self._watch.run()
 
     def rest(self) -> None:
         """Stop looking: the link is down, and the agent probably too."""
@@ -206,15 +208,15 @@ class LiveSettings:
         return values
 
     def _check_unchanged(self, base: Texts, old: Mapping[str, Scalar], puts: Mapping[str, Scalar]) -> None:
-        try:
-            self._reading.parse(base)
-        except SettingsError:
-            return  # What breaks a rule was never in force, so that nobody could have seen it; this may mend it.
         theirs = [key for key in puts if self._reading.now(base, key) != old[key]]
+        if not self._reading.obeys(base):
+            # What breaks a rule was never in force, so that this may mend it; but not what has just come.
+            seen = self._looking.values
+            theirs = [key for key in theirs if self._reading.now(base, key) != self._reading.now(seen, key)]
         if theirs:
             raise SettingsConflict(
-                f"{', '.join(theirs)} was changed at the agent by somebody else; nothing was written. Look at the "
-                "settings as they are now, and edit them again",
+                f"{', '.join(theirs)} was changed since this edit began, by somebody else or by another edit of this "
+                "plugin; nothing was written. Look at the settings as they are now, and edit them again",
                 keys=theirs,
             )
 
@@ -229,7 +231,9 @@ class LiveSettings:
         async with looking.lock:
             await looking.resolve()
             before, looking.hash.known = self.current, None
-            await looking.look(await looking.access.reverted())
+            values = await looking.access.reverted()
+            looking.reverted(values)
+            await looking.look(values)
         await self._taking.tell()
         self._taking.again()
         self._raise_refused()

@@ -1,6 +1,7 @@
 """Looks at the agent's settings: what is stable and valid is taken, what is open is finished or undone before."""
 
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -61,9 +62,19 @@ class Looking:
         known = dict(self.kept.settings or {}) if self.current is None else flat(self.current)
         return known | self._resolved
 
-    def _keep(self, values: Texts) -> None:
-        with suppress(SettingsError):  # Others have broken a rule meanwhile; this comes out when they are accepted.
-            self.kept.keep(self.reading.parse(values))
+    def _keep(self, values: Texts, done: Mapping[str, Scalar]) -> None:
+        if not self.reading.obeys(values):
+            # Others have broken a rule meanwhile. What was good before is so with this change, too.
+            values = self.reading.over(self.kept.texts(values) or values, done)
+        with suppress(SettingsError):
+            new = self.reading.parse(values)
+            self.record.became(flat(new), by_us=True)
+            self.kept.keep(new)
+
+    def reverted(self, values: Texts) -> None:
+        """Note what this plugin's own revert has changed; it is taken and kept when two looks agree."""
+        with suppress(SettingsError):
+            self.record.became(flat(self.reading.parse(values)), by_us=True)
 
     async def watched(self) -> None:
         """Look as seldom at the values as is safe: where the hash is the same as before, they are, too.
@@ -82,7 +93,7 @@ class Looking:
                 found = await self.hash.read()
                 if found is None or found != self.hash.known:
                     self.hash.known = found if await self.look() else None
-        await self.taking.tell()
+        self.taking.tell_soon()
 
     async def _behind_the_hash(self) -> None:
         values = await self.access.steady(self.meant())
@@ -123,6 +134,17 @@ class Looking:
             values = again
         return None
 
+    async def begin(self) -> None:
+        """Bring in order what the run before has left.
+
+        Raises:
+            AgentError: The agent refused or could not be reached.
+        """
+        self.record.state = self.kept.settings
+        await self.resolve()
+        await self.transactions.complete(self.meant())
+        await self.resolve()
+
     async def resolve(self) -> None:
         """Finish or undo what is open; as long as something is, nothing is taken.
 
@@ -132,7 +154,7 @@ class Looking:
         if self.record.intent is None:
             return
         try:
-            self._resolved = await self.transactions.resolve()
+            self._resolved = await self.transactions.resolve(self.meant())
         except AgentError as exc:
             self._stuck = f"a change of this plugin's own is neither finished nor undone: {exc}"
             self._tell_trouble()
@@ -153,6 +175,8 @@ class Looking:
             log.error("settings.refused", extra={"reason": str(exc), "key": exc.key, "rule": exc.rule})
         else:
             self.refused = None
+            self.record.became(flat(new), by_us=False)
+            self.record.tidy()
             self.kept.keep(new)
             self.taking.take(new)
         self._tell_trouble()

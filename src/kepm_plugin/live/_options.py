@@ -1,9 +1,10 @@
 """What live settings need from outside, and whom they tell."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from kepm_plugin.contract import ASSUMED, Contract
 from kepm_plugin.settings import Change
@@ -13,8 +14,7 @@ def _cut(text: str, limit: int) -> str:
     return text[:limit]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiveOptions:
+class LiveOptions(Struct, frozen=True, kw_only=True):
     """How to look, and where to keep files. Times are in seconds."""
 
     interval: Callable[[], float]
@@ -32,8 +32,7 @@ def _nobody(*_: object) -> None:
     """Tell nobody."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class Told(Struct, frozen=True, kw_only=True):
     """Who is told of what."""
 
     taken: Callable[[Any], object]

@@ -5,7 +5,7 @@ from traceback import extract_tb
 
 from kepm_plugin.contract import RESERVED_SETTING_PREFIX
 from kepm_plugin.dispatch import Failure, attempted
-from kepm_plugin.errors import SettingsError
+from kepm_plugin.errors import PluginDefinitionError, SettingsError
 from kepm_plugin.settings import Scalar, Settings, leaves_of, read_key, secret_keys, standing_aliases, unknown_keys
 
 Texts = Mapping[str, str]
@@ -27,6 +27,14 @@ class Reading:
         """
         return self.made(lambda: self.kind.parse(values))
 
+    def obeys(self, values: Texts) -> bool:
+        """Tell whether texts follow all rules."""
+        try:
+            self.parse(values)
+        except SettingsError:
+            return False
+        return True
+
     def made(self, make: Callable[[], Settings]) -> Settings:
         """Return a new snapshot; whatever the author's `validate` raises is a rule that is broken.
 
@@ -38,6 +46,8 @@ class Reading:
             return made
         if isinstance(made.error, SettingsError):
             raise made.error
+        if isinstance(made.error, PluginDefinitionError):
+            raise SettingsError(str(made.error), rule="what validate() accepts") from None
         # Without its text, which may hold a secret that nobody knows yet.
         where = extract_tb(made.error.__traceback__)[-1]
         raise SettingsError(

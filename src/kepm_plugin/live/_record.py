@@ -7,13 +7,14 @@ it: 16 bits of a salted hash tell old from new, and tell nobody what either is.
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
 import anyio
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kepm_plugin.folder import write_private
 from kepm_plugin.settings import Scalar
@@ -28,8 +29,7 @@ MOST: Final = 1_000
 """Writes that are remembered at the most; the oldest are forgotten."""
 
 
-@dataclass(frozen=True, slots=True)
-class Print:
+class Print(Struct, frozen=True):
     """What is kept of a secret: 16 bits of a salted hash, in hexadecimal."""
 
     salt: str
@@ -45,8 +45,7 @@ Trace = Scalar | Print | None
 """A value, what is kept of it, or None where there was none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One key of a transaction, with its values before and after."""
 
     key: str
@@ -54,21 +53,24 @@ class Step:
     new: Trace
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(Struct, frozen=True):
     """A transaction that is open, in the order in which it is written."""
 
     steps: tuple[Step, ...]
     aim: Literal["finish", "undo"] = "finish"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Write:
-    """One value that was sent, or is about to be; `since` is by the loop's clock."""
+class Write(Struct, eq=False):
+    """One value that was sent, or is about to be; `since` is by the loop's clock.
+
+    `beside`, for a secret: what the other keys have, or were to have, where this is the right value. A secret that
+    arrives while no process is there cannot be put right, as nobody knows the right one: the others are, to fit it.
+    """
 
     key: str
     value: Trace
     since: float = 0.0
+    beside: Mapping[str, Scalar] | None = None
 
 
 class _File(Numbered, forbid_unknown_fields=True):
@@ -93,8 +95,10 @@ class Record:
         self.path, self._secret = path, frozenset(secret)
         self._late: list[Write] = []
         self._written: bytes | None = None
-        self._complained = self._inherited = False
+        self._complained = False
         self.intent: Intent | None = None
+        self.state: dict[str, Scalar] | None = None
+        """What the keys have, as far as that is known, but for secrets; None where nothing is."""
 
     def load(self) -> None:
         """Read what the run before has left."""
@@ -102,14 +106,21 @@ class Record:
             return
         found, self._written = kept
         now = anyio.current_time()  # Clocks of two processes cannot be compared: the time begins anew.
-        self._late = [replace(one, since=now) for one in found.late]
+        self._late = [
+            replace(one, since=now, beside=None if one.beside is None else self._plain(one.beside))
+            for one in found.late  # A key may have become a secret since.
+        ]
         self.intent = found.transaction
-        self._inherited = self.intent is not None
 
     @property
     def empty(self) -> bool:
         """Whether nothing is open, and nothing can arrive."""
         return self.intent is None and not self._alive()
+
+    @property
+    def awaits_secret(self) -> bool:
+        """Whether a secret can arrive."""
+        return any(write.beside is not None for write in self._alive())
 
     # --- the transaction ----------------------------------------------------------------------------------------------
 
@@ -131,33 +142,46 @@ class Record:
     # --- writes that may still arrive ---------------------------------------------------------------------------------
 
     def expect(self, key: str, value: Scalar) -> Write:
-        """Note a value that is about to be sent, until `forget`."""
-        write = Write(key, value, anyio.current_time())
+        """Note a value that is about to be sent, until `forget`; in the file, too, as a kill may come amid it."""
+        beside = None
+        if key in self._secret and self.state is not None:
+            steps = self.intent.steps if self.intent is not None and self.intent.aim == "finish" else ()
+            beside = self.state | self._plain({step.key: step.new for step in steps})
+        write = Write(key, value, anyio.current_time(), beside)
         self._late = [*self._alive(), write][-MOST:]
+        self.save()
         return write
 
-    def inherit(self, has: Callable[[str, Trace], bool]) -> None:
-        """Note what the run before may have been writing when it was killed, once it is known what has arrived.
+    def _plain(self, traces: Mapping[str, Trace]) -> dict[str, Scalar]:
+        return {
+            key: value
+            for key, value in traces.items()
+            if key not in self._secret and value is not None and not isinstance(value, Print)
+        }
 
-        It wrote one key at a time, so that it is the first one that is as before. Others may have changed some since:
-        those before it that have neither value may be it, too, and so may what comes after the last that arrived.
+    def became(self, values: Mapping[str, Scalar], *, by_us: bool) -> None:
+        """Note what the keys have from now on, secrets too, and by whose change.
+
+        What others have changed stays when a secret of before arrives; what a later edit of this plugin did does not.
         """
-        if not self._inherited or self.intent is None:
-            return
-        self._inherited = False
-        undone = self.intent.aim == "undo"
-        steps = reversed(self.intent.steps) if undone else self.intent.steps
-        moves = [(step.key, *((step.new, step.old) if undone else (step.old, step.new))) for step in steps]
-        arrived = [has(key, after) for key, _, after in moves]
-        ends = [index for index, it_has in enumerate(arrived) if it_has]
-        sent: set[int] = set()
-        for start in (0, max(ends, default=-1) + 1):
-            for index in range(start, len(moves)):
-                if not arrived[index]:
-                    sent.add(index)
-                    if has(*moves[index][:2]):
-                        break
-        self._late += [Write(moves[index][0], moves[index][2], anyio.current_time()) for index in sorted(sent)]
+        known, self.state = self.state or {}, self._plain(values)
+        theirs = {} if by_us else {key: value for key, value in self.state.items() if known.get(key) != value}
+        for write in self._late:
+            if write.beside is not None:
+                fits = same(write.value, values.get(write.key))
+                write.beside = self.state if fits else {**write.beside, **theirs}
+
+    def landed(self, has: Callable[[str, Trace], bool]) -> Intent | None:
+        """Return what has to be done so that all keys fit a secret that has arrived while no process was there."""
+        for write in reversed(self._alive()):
+            if write.beside is not None and self.state is not None and has(write.key, write.value):
+                others = [
+                    Step(key, self.state.get(key), value)
+                    for key, value in write.beside.items()
+                    if self.state.get(key) != value
+                ]
+                return Intent((*others, Step(write.key, None, write.value))) if others else None
+        return None
 
     def forget(self, write: Write) -> None:
         """Note that it is known what became of a write."""
@@ -178,7 +202,7 @@ class Record:
         """Write the file where it would be another one; there is none where there is nothing to note."""
         if self.path is None:
             if self.intent is not None:
-                self._complain("no folder for the plugin's files")
+                self._complain("no folder for the plugin's files", logging.INFO)  # As its author wants it.
             return
         self._late = self._alive()
         body = None if self.empty else msgspec.json.encode(_File(SCHEMA, self._masked(self.intent), self._prints()))
@@ -199,11 +223,11 @@ class Record:
         if self._written is not None or not self.empty:
             self.save()
 
-    def _complain(self, reason: str) -> None:
+    def _complain(self, reason: str, level: int = logging.WARNING) -> None:
         if not self._complained:
             self._complained = True
             remedy = "settings are written all the same; should this process be killed meanwhile, nothing undoes it"
-            log.warning("settings.unrecorded", extra={"reason": f"{reason}; {remedy}"})
+            log.log(level, "settings.unrecorded", extra={"reason": f"{reason}; {remedy}"})
 
     def _masked(self, intent: Intent | None) -> Intent | None:
         if intent is None:
@@ -222,7 +246,7 @@ class Record:
     def _prints(self) -> tuple[Write, ...]:
         def printed(one: Write) -> Write:
             value = _printed(one.value, secrets.token_hex(8)) if one.key in self._secret else one.value
-            return Write(one.key, value)
+            return replace(one, value=value, since=0.0)
 
         return tuple(map(printed, self._late))
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
+import anyio
+
 from kepm_plugin.settings import Change, difference, secrets_of
 
 from ._options import Told
@@ -26,6 +28,7 @@ class Taking:
         self._told = told
         self._untold: Change[Any] | None = None
         self._telling = False
+        self._due = anyio.Event()
         self._secrets: dict[str, None] = {}
         self.current: Any = None
 
@@ -40,6 +43,18 @@ class Taking:
     def again(self) -> None:
         """Hand the snapshot over once more: a call sees what it has changed, also where the watch was quicker."""
         self._told.taken(self.current)
+
+    async def run(self) -> None:
+        """Tell of what `tell_soon` asks for, until cancelled."""
+        while True:
+            await self._due.wait()
+            self._due = anyio.Event()
+            await self.tell()
+
+    def tell_soon(self) -> None:
+        """Have `run` tell of changes, if there are any."""
+        if self._untold is not None:
+            self._due.set()
 
     async def tell(self) -> None:
         """Tell of changes one after the other.

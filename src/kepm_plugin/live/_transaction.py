@@ -1,7 +1,7 @@
 """A transaction: several keys written, verified, and rolled back where that fails, in this process or the next one."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -11,7 +11,6 @@ from kepm_plugin.errors import (
     AgentError,
     AgentRefused,
     SettingsConflict,
-    SettingsError,
     SettingsNotStored,
     SettingsReadOnly,
 )
@@ -23,6 +22,8 @@ from ._record import Intent, Print, Record, Step, Trace, same
 
 log = logging.getLogger("kepm_plugin.settings")
 
+Keep = Callable[[Texts, Mapping[str, Scalar]], object]
+
 BRIEF: Final = 2.0
 """Seconds for rolling back where the handler that writes is cancelled; the next look does what is left."""
 
@@ -30,8 +31,8 @@ BRIEF: Final = 2.0
 class Transactions:
     """Writes of several keys, of which all count or none. One at a time; what is open is in the record."""
 
-    def __init__(self, access: Access, reading: Reading, record: Record, keep: Callable[[Texts], object]) -> None:
-        """Take `keep` to be given the texts of a transaction that is done, before it is closed."""
+    def __init__(self, access: Access, reading: Reading, record: Record, keep: Keep) -> None:
+        """Take `keep` to be given the texts after a transaction, and what it wrote, before it is closed."""
         self._access, self._reading, self._record, self._keep = access, reading, record, keep
 
     async def run(self, base: Texts, wanted: Mapping[str, Scalar]) -> dict[str, str]:
@@ -49,7 +50,7 @@ class Transactions:
         steps = tuple(Step(key, self._reading.now(base, key), value) for key, value in wanted.items())
         self._record.open(Intent(steps))
         try:
-            await self._access.put(wanted, on_record=True)
+            await self._access.put(wanted)
             values = await self._verified(steps, self._reading.scalars(base) | dict(wanted))
         except AgentError as exc:
             error = await self._rolled_back(exc, steps)
@@ -61,11 +62,14 @@ class Transactions:
             with anyio.move_on_after(BRIEF, shield=True), suppress(AgentError):
                 await self._undo(steps)
             raise
-        self._close(values)
+        self._close(values, steps)
         return values
 
-    async def resolve(self) -> dict[str, Scalar]:
+    async def resolve(self, meant: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """Finish the open transaction, or undo it; return what its keys are to have now, but for others' values.
+
+        Args:
+            meant: What the other keys should have, as far as that is known.
 
         Raises:
             AgentError: The agent refused or could not be reached; the transaction stays open.
@@ -73,16 +77,16 @@ class Transactions:
         intent = self._record.intent
         if intent is None:
             return {}
-        values = await self._access.values()
-        self._record.inherit(lambda key, trace: self._has(values, key, trace))
+        steps = {step.key for step in intent.steps}
+        values = await self._access.steady({key: value for key, value in meant.items() if key not in steps})
         if not any(self._has(values, step.key, step.new) for step in intent.steps):
             self._record.close()
             log.info("settings.transaction_dropped")
         elif (rest := self._rest(intent, values)) is not None:
-            await self._access.put(rest, on_record=True)
+            await self._access.put(rest)
             ours = [step for step in intent.steps if step.key in rest or self._has(values, step.key, step.new)]
             values = await self._verified(ours, self._reading.scalars(values) | rest)
-            self._close(values)
+            self._close(values, intent.steps)
             log.info("settings.transaction_finished")
             return {step.key: now for step in ours if (now := self._reading.now(values, step.key)) is not None}
         else:
@@ -92,27 +96,56 @@ class Transactions:
         old = (step for step in intent.steps if step.key in found and same(step.old, found[step.key]))
         return {step.key: found[step.key] for step in old}
 
-    def _close(self, values: Texts) -> None:
+    async def complete(self, meant: Mapping[str, Scalar]) -> None:
+        """Where a secret has arrived while no process was there to put it right, write what belongs to it.
+
+        Args:
+            meant: What all keys should have, as far as that is known.
+
+        Raises:
+            AgentError: The agent refused or could not be reached; what is missing is an open transaction.
+        """
+        if not self._record.awaits_secret:
+            return
+        values = await self._access.steady(meant)
+        intent = self._record.landed(lambda key, trace: self._has(values, key, trace))
+        if intent is not None:
+            secret, keys = intent.steps[-1].key, [step.key for step in intent.steps[:-1]]
+            reason = "it was given up, and arrived while no process was there; what was written with it is set again"
+            log.warning("settings.late_secret", extra={"keys": [secret], "others": keys, "reason": reason})
+            self._record.open(intent)
+
+    def _close(self, values: Texts, steps: Iterable[Step]) -> None:
         # Kept first: should the process be killed in between, what is kept is what these keys are to have.
-        self._keep(values)
+        done = {step.key: step.new for step in steps if step.new is not None and not isinstance(step.new, Print)}
+        self._keep(values, done)
         self._record.close()
 
     def _has(self, values: Texts, key: str, trace: Trace) -> bool:
         return same(trace, self._reading.now(values, key))
 
+    def _is_ours(self, values: Texts, step: Step) -> bool:
+        now = self._reading.now(values, step.key)
+        return not same(step.old, now) and (same(step.new, now) or self._record.late(step.key, now))
+
+    def _had(self, values: Texts, step: Step) -> bool:
+        """Tell whether a key is as before a transaction, or as one before that left it for late."""
+        now = self._reading.now(values, step.key)
+        return same(step.old, now) or self._record.late(step.key, now)
+
     def _rest(self, intent: Intent, values: Texts) -> dict[str, Scalar] | None:
         """Return what has to be written to finish a transaction; None where it has to be undone."""
         new = [step for step in intent.steps if self._has(values, step.key, step.new)]
-        old = [step for step in intent.steps if step not in new and self._has(values, step.key, step.old)]
+        old = [step for step in intent.steps if step not in new and self._had(values, step)]
         rest = {step.key: step.new for step in old if step.new is not None and not isinstance(step.new, Print)}
         # A secret of which the old value was in the memory of another process alone cannot be taken back.
         lasting = any(step.old is None or isinstance(step.old, Print) for step in new)
         whole = len(new) + len(rest) == len(intent.steps)
         if not lasting and (intent.aim == "undo" or not whole):
             return None
-        try:
-            self._reading.parse(self._reading.over(values, rest))
-        except SettingsError:
+        if not self._reading.obeys(self._reading.over(values, rest)) and not (
+            lasting and not self._reading.obeys(values)
+        ):
             return None
         if len(rest) < len(old):
             lost = [step.key for step in old if step.key not in rest]
@@ -165,7 +198,7 @@ class Transactions:
         """
         for _ in range(TRIES):
             values = await self._access.values()
-            ours = [step for step in reversed(steps) if self._has(values, step.key, step.new)]
+            ours = [step for step in reversed(steps) if self._is_ours(values, step)]
             back = {step.key: step.old for step in ours if step.old is not None and not isinstance(step.old, Print)}
             if not back:
                 if ours:
@@ -174,5 +207,5 @@ class Transactions:
                 self._record.close()
                 log.info("settings.transaction_undone")
                 return values
-            await self._access.put(back, on_record=True)
+            await self._access.put(back)
         raise AgentError("values that were rolled back do not stay so at the agent; it is tried again")

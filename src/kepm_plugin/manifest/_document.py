@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+
+from msgspec import Struct
 
 from kepm_plugin.errors import ManifestError
 
 from ._fields import BY_PATH, FIELDS, KINDS, Field, children
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """A plugin's JSON. Documented fields come first and spelt as documented, then the others as they came."""
 
     content: dict[str, Any]

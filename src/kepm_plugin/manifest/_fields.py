@@ -1,9 +1,10 @@
 """The documented fields of a plugin's JSON: one table that gives casing, order, types and the JSON Schema."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal
+
+from msgspec import Struct, field
 
 from kepm_plugin.contract import EXECUTION_CONTEXTS, PLATFORMS, PLUGIN_TYPE
 
@@ -21,8 +22,7 @@ KINDS: Final[Mapping[Kind, str]] = {
 _FORBIDDEN_IN_ID: Final = r"^[^_/+#\s\\]+$"
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Struct, frozen=True):
     """One documented field."""
 
     path: str

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kepm_plugin.contract import MQTT_ROLE, PLATFORMS, PLUGIN_TYPE, PLUGINS_BIN_FOLDER
-from kepm_plugin.errors import UsageError
+from kepm_plugin.errors import PluginDefinitionError, SettingsError, UsageError
 from kepm_plugin.plugin import Declarations
-from kepm_plugin.settings import manifest_defaults
+from kepm_plugin.settings import leaves_of, manifest_defaults
 
 from ._document import Manifest
 
@@ -34,8 +34,10 @@ def manifest_of(
 
     Raises:
         UsageError: A platform that the plugin does not support, or several with Windows and no `executable`.
+        PluginDefinitionError: The defaults together break a rule of the settings.
     """
     plugin = declarations.plugin
+    _check_defaults(declarations)
     chosen = supported(plugin.id, plugin.platforms, platforms)
     content: dict[str, Any] = {
         "id": plugin.id,
@@ -61,6 +63,20 @@ def manifest_of(
         if not content[name]:
             del content[name]
     return Manifest(content | dict(sorted(manifest_defaults(declarations.settings_type).items())))
+
+
+def _check_defaults(declarations: Declarations) -> None:
+    """Refuse a file with which the plugin would not start, whatever machine it is on."""
+    settings = declarations.settings_type
+    if any(leaf.required for leaf in leaves_of(settings)):
+        return  # Then an operator has to set something, and may as well set more.
+    try:
+        settings()
+    except SettingsError as error:
+        raise PluginDefinitionError(
+            f"{declarations.plugin.__qualname__}.settings: the defaults break a rule ({error}); correct them, or leave "
+            "out the default of what must be set at the agent"
+        ) from None
 
 
 def current_platform(system: str = sys.platform) -> str:

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, cast
+
+from msgspec import Struct
 
 from kepm_plugin.contract import (
     BUILT_IN_PLUGINS,
@@ -32,8 +33,7 @@ _IN_PROCESS: Final = "Service"  # pluginType of a component inside the agent, wh
 _IN_EVERY_EXAMPLE: Final = ("name", "Subscription.Qos", "Subscription.CleanSession", "metadata.mqttRole")
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One thing that is wrong (`error`) or unusual (`warning`), with the remedy in its text."""
 
     file: Path
@@ -47,8 +47,7 @@ class Finding:
         return f"{self.level}: {self.file}: {self.field + ': ' if self.field else ''}{self.text}"
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
+class Findings(Struct, frozen=True):
     """All findings over some files, file by file."""
 
     all: tuple[Finding, ...]

@@ -1,8 +1,9 @@
 """One publication on its way out, and what the outbox needs of a session."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from ..message import Publication
 from ..store import Keep
@@ -21,8 +22,7 @@ class Sends(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
+class Entry(Struct, eq=False):
     """A publication that is not acknowledged yet."""
 
     publication: Publication

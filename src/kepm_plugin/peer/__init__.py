@@ -6,17 +6,18 @@ belong to root (SYSTEM on Windows) or to our own user. Knows nothing of HTTP or 
 """
 
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 
-from ._owner import Endpoint, PeerPolicy, check_peer, is_loopback
+from msgspec import Struct
+
+from ._owner import PeerPolicy, check_peer, known_peer
+from ._rows import Endpoint, is_loopback
 from ._tls import failed_verification, tls_context, tls_error
 
 __all__ = ["Endpoint", "PeerPolicy", "Trust", "check_peer", "failed_verification", "is_loopback", "tls_error"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trust:
+class Trust(Struct, frozen=True, kw_only=True):
     """What the other end of a connection must show before anything is sent to it.
 
     Attributes:
@@ -35,6 +36,10 @@ class Trust:
             UsageError: The bundle cannot be used, or others could replace it.
         """
         return tls_context(host, self.ca_bundle)
+
+    def known(self, local: Endpoint, remote: Endpoint, *, answered: bool) -> bool:
+        """Tell, without waiting, that `check` would refuse nothing; False says nothing."""
+        return self.ca_bundle is not None or known_peer(local, remote, answered=answered)
 
     def check(self, local: Endpoint, remote: Endpoint, *, answered: bool) -> None:
         """Refuse a connection by who holds its other end; a bundle makes that unnecessary.

@@ -6,38 +6,25 @@ import ipaddress
 import logging
 import os
 import re
+import struct
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Protocol, cast
+from typing import Any, Final, Literal, Protocol, cast
 
 from ..errors import PeerNotTrusted
+from ._rows import Endpoint, SocketRow, endpoint, holders, is_loopback, plain
+from ._sockdiag import kernel_rows
 
 PeerPolicy = Literal["warn", "require"]
 """What to do where nobody can tell whose socket it is: say so once and go on, or refuse."""
-
-Endpoint = tuple[str, int]
-"""Address and port of one end of a connection."""
 
 _log = logging.getLogger("kepm_plugin.peer")
 
 _LOOKS: Final = 3  # at the tables, for a connection that is not in them
 _LISTEN: Final = 0x0A  # TCP_LISTEN in /proc/net/tcp
 _SYSTEM_NAMES: Final = frozenset({"system", "système", "sistema", "система"})  # Windows translates account names
-
-
-class SocketRow(NamedTuple):
-    """One TCP socket of this machine and who holds it.
-
-    `holder` is a user id on Linux and a process id elsewhere, None where nothing is attached yet: the kernel reports
-    a connection that waits to be accepted as root's, whoever listens.
-    """
-
-    local: Endpoint
-    remote: Endpoint
-    listening: bool
-    holder: int | None
 
 
 class _ProcessTable(Protocol):
@@ -47,16 +34,6 @@ class _ProcessTable(Protocol):
 
     def net_connections(self, kind: str) -> Iterable[Any]: ...
     def Process(self, pid: int | None = None) -> Any: ...  # noqa: N802  psutil's name
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host can only be this machine: `localhost`, 127.0.0.0/8, ::1."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return _plain(host).is_loopback
-    except ValueError:
-        return False
 
 
 def check_peer(local: Endpoint, remote: Endpoint, policy: PeerPolicy, *, answered: bool = False) -> str | None:
@@ -98,6 +75,20 @@ def check_peer(local: Endpoint, remote: Endpoint, policy: PeerPolicy, *, answere
     return None
 
 
+def known_peer(local: Endpoint, remote: Endpoint, *, answered: bool = False) -> bool:
+    """Tell, without waiting for anything, that `check_peer` would find nothing to refuse.
+
+    False says nothing: then `check_peer` has to look, which may take longer.
+    """
+    if sys.platform != "linux" or not is_loopback(remote[0]):
+        return False
+    try:
+        found = holders(kernel_rows(local, remote), local, remote, answered=answered)
+    except (OSError, struct.error):  # another form of answers included
+        return False
+    return found is not None and bool(found) and found <= own_ids()
+
+
 def _owner(local: Endpoint, remote: Endpoint, answered: bool) -> tuple[str, str]:
     """Return the owners that are not trusted, and why nobody can tell; both empty where all is well."""
     if sys.platform == "linux":
@@ -108,41 +99,6 @@ def _owner(local: Endpoint, remote: Endpoint, answered: bool) -> tuple[str, str]
 @functools.cache
 def _warn_once(text: str) -> None:
     _log.warning("%s; going on, as the peer policy is 'warn'", text)
-
-
-def _plain(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Parse an address; one that is IPv4 inside IPv6 becomes IPv4, as a dual-stack listener reports both."""
-    address = ipaddress.ip_address(host)
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
-def _endpoint(end: Endpoint) -> Endpoint:
-    return str(_plain(end[0])), end[1]
-
-
-def holders(rows: Iterable[SocketRow], local: Endpoint, remote: Endpoint, *, answered: bool = False) -> set[int] | None:
-    """Return who holds the other end of the connection from `local` to `remote`; empty where nothing tells.
-
-    While it waits to be accepted nobody holds it; then whoever listens there will. Once it has `answered`, only its own
-    row counts: it may have been taken by another process than the one that listens by now. None: nobody holds it any
-    more, so that nothing that is sent will be read.
-    """
-    here, there = _endpoint(local), _endpoint(remote)
-    listeners: set[int] = set()
-    places = {(address, there[1]) for address in (there[0], "0.0.0.0", "::")}  # noqa: S104  compared with
-    closed = False
-    for row in rows:
-        if row.local == there and row.remote == here:
-            if row.holder is not None:
-                return {row.holder}
-            closed = True
-        elif row.holder is not None and row.listening and row.local in places:
-            listeners.add(row.holder)
-    if answered:
-        return None if closed else set()
-    return listeners
 
 
 # --- Linux ----------------------------------------------------------------------------------------------------------
@@ -172,7 +128,7 @@ def _proc_endpoint(text: str, byteorder: Literal["little", "big"]) -> Endpoint:
     packed = bytes.fromhex(address)
     if byteorder == "little":
         packed = b"".join(packed[start : start + 4][::-1] for start in range(0, len(packed), 4))
-    return str(_plain(str(ipaddress.ip_address(packed)))), int(port, 16)
+    return str(plain(str(ipaddress.ip_address(packed)))), int(port, 16)
 
 
 def _read_table(name: str) -> str:
@@ -222,8 +178,8 @@ def _process_owner(local: Endpoint, remote: Endpoint, answered: bool) -> tuple[s
     try:
         rows = [
             SocketRow(
-                local=_endpoint(tuple(each.laddr)[:2]),
-                remote=_endpoint(tuple(each.raddr)[:2]) if each.raddr else ("", 0),
+                local=endpoint(tuple(each.laddr)[:2]),
+                remote=endpoint(tuple(each.raddr)[:2]) if each.raddr else ("", 0),
                 listening=each.status == "LISTEN",
                 holder=each.pid or None,
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import AgentError, AgentUnreachable, PeerNotTrusted, UsageError
-from ._owner import is_loopback
+from ._rows import is_loopback
 
 _LINKS: Final = 40  # symbolic links that a path may lead through, as on Linux
 _FLAGS: Final = ssl.VerifyFlags.VERIFY_X509_TRUSTED_FIRST | ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN

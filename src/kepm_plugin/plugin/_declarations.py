@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
 from importlib.util import resolve_name
 from inspect import get_annotations
 from itertools import product
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from ..contract import LOGGER_TOPIC, RESPONSES_LEVEL, link_topic, settings_topic, status_topic
 from ..errors import PluginDefinitionError, TopicClash
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from ._plugin import Plugin
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerRoute:
+class HandlerRoute(Struct, frozen=True):
     """A handler with its topics resolved against the plugin's id."""
 
     spec: HandlerSpec
@@ -36,8 +36,7 @@ class HandlerRoute:
     payload_type: Any
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRoute:
+class RequestRoute(Struct, frozen=True):
     """A request with its topics resolved."""
 
     owner: str
@@ -51,8 +50,7 @@ class RequestRoute:
 Route = HandlerRoute | RequestRoute
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Declarations:
+class Declarations(Struct, frozen=True, kw_only=True):
     """What a plugin handles, sends and runs. All topics and filters are complete, from their first level on."""
 
     plugin: "type[Plugin]"

@@ -2,9 +2,9 @@
 
 import inspect
 from contextlib import suppress
-from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Never, NoReturn, TypeVar, get_args, get_origin
+
+from msgspec import Struct
 
 from ..contract import ASSUMED
 from ..errors import BadPayload, PluginDefinitionError
@@ -71,8 +71,7 @@ class Handler(Generic[P]):
         self.plugin = plugin
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerSpec:
+class HandlerSpec(Struct, frozen=True):
     """One registration: which class handles which topic."""
 
     handler: type[Handler[Any]]
@@ -164,6 +163,8 @@ def _check_handle(kind: type[Handler[Any]]) -> None:
 
 
 def _unlikeness(name: str) -> float:
+    from difflib import SequenceMatcher
+
     return -SequenceMatcher(None, name, "handle").ratio()
 
 

@@ -1,11 +1,12 @@
 """`every` and `background`: methods of a plugin that run without a message."""
 
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from datetime import timedelta
 from inspect import iscoroutinefunction, signature
 from math import isfinite
 from typing import Any, Final, Never, TypeVar
+
+from msgspec import Struct
 
 from ..errors import PluginDefinitionError
 
@@ -15,8 +16,7 @@ M = TypeVar("M", bound=Callable[[Any], Coroutine[Any, Any, None]])
 """A method without further arguments; the decorators return the very one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Every:
+class Every(Struct, frozen=True):
     """A tick: its period in seconds, or the setting that holds it."""
 
     name: str
@@ -24,8 +24,7 @@ class Every:
     setting: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Background:
+class Background(Struct, frozen=True):
     """A supervised task that lives as long as the plugin serves."""
 
     name: str

@@ -1,12 +1,12 @@
 """`Plugin.settings`: the newest snapshot of the settings, and one and the same for the whole of a handler's call."""
 
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 
-@dataclass(slots=True)
-class _Call:
+
+class _Call(Struct):
     """One call; `ended` is what tasks and threads share that were started in it and outlive it."""
 
     plugin: object

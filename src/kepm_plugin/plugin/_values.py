@@ -1,10 +1,9 @@
 """Small values that authors receive."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
+class Gap(Struct, frozen=True, kw_only=True):
     """How long the plugin was away from the broker, and what that may have cost."""
 
     seconds: float

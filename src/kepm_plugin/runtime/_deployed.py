@@ -3,12 +3,15 @@
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kepm_plugin.contract import APPSETTINGS_FILE, PLUGINS_FOLDER
 from kepm_plugin.errors import ManifestError
-from kepm_plugin.manifest import Manifest, read_manifest
 from kepm_plugin.plugin import Declarations
 from kepm_plugin.topics import covers
+
+if TYPE_CHECKING:
+    from kepm_plugin.manifest import Manifest
 
 log = logging.getLogger("kepm_plugin.runtime")
 
@@ -36,12 +39,14 @@ def warn_of_denials(declarations: Declarations, executable: Path) -> None:
             )
 
 
-def deployed_manifest(plugin_id: str, executable: Path) -> tuple[Path, Manifest] | None:
+def deployed_manifest(plugin_id: str, executable: Path) -> "tuple[Path, Manifest] | None":
     """Return the manifest in the agent root above an executable, None where there is none that can be read."""
     for folder in executable.absolute().parents:
         path = folder / PLUGINS_FOLDER / f"{plugin_id}.json"
         try:
             if (folder / APPSETTINGS_FILE).is_file() and path.is_file():
+                from kepm_plugin.manifest import read_manifest  # of no use to a process without such a file
+
                 return path, read_manifest(path)
         except (ManifestError, OSError) as exc:
             log.warning("manifest.unread", extra={"reason": str(exc)})

@@ -5,13 +5,13 @@ import logging
 import os
 import sys
 from contextlib import AbstractContextManager, AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
 import anyio
+from msgspec import Struct
 
 from kepm_plugin.agent import find_api_base, open_agent
 from kepm_plugin.broker import BrokerAddress, ProtocolChoice, SessionOptions, open_session
@@ -37,8 +37,7 @@ from ._surroundings import Outcome, Surroundings
 log = logging.getLogger("kepm_plugin.runtime")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
+class RunOptions(Struct, frozen=True, kw_only=True):
     """How to run a plugin; what is None is found out."""
 
     api_base: str | None = None

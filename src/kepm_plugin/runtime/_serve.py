@@ -12,7 +12,7 @@ import anyio.abc
 from kepm_plugin.contract import SYSTEM_PLUGIN, link_topic
 from kepm_plugin.dispatch import Dispatcher
 from kepm_plugin.errors import InstanceError, KepmError, UnknownPlugin
-from kepm_plugin.eventloop import bare_task_group, loop_clock, run_soon_on_loop
+from kepm_plugin.eventloop import bare_task_group, loop_clock, run_soon_on_loop, shared_wait
 from kepm_plugin.link import Link
 from kepm_plugin.outbox import Outbox
 from kepm_plugin.plugin import Every, Gap, Plugin
@@ -290,7 +290,7 @@ class Serving:
 
     async def _look_again(self, dispatcher: Dispatcher) -> None:
         while True:
-            await anyio.sleep(LOOK_AGAIN)
+            await anyio.sleep(shared_wait(anyio.current_time(), LOOK_AGAIN))
             dispatcher.look_again()
 
     async def _drain(self, dispatcher: Dispatcher, lanes: anyio.Event) -> None:

@@ -7,10 +7,9 @@ version, and neither is a reason to lose the link.
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from kepm_plugin.dispatch import Counters, Dispatcher
 from kepm_plugin.errors import BadTopic, BrokerRefused, LinkLost
@@ -18,6 +17,9 @@ from kepm_plugin.link import Session
 from kepm_plugin.message import Message, Received
 from kepm_plugin.plugin import Subscription
 from kepm_plugin.topics import covers, overlap, widest
+
+if TYPE_CHECKING:  # few plugins subscribe while they run
+    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 log = logging.getLogger("kepm_plugin.runtime")
 

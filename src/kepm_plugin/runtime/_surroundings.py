@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import anyio
+from msgspec import Struct
 
 from kepm_plugin.contract import Contract
 from kepm_plugin.errors import KepmError
@@ -28,8 +28,7 @@ class OpenStore(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True, kw_only=True):
     """What a plugin runs in; the real thing, or a test's."""
 
     agent: Agent
@@ -65,8 +64,7 @@ class Surroundings:
     """Seconds between two tries of a copy that stands by."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """How a run ended."""
 
     error: KepmError | None

@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
 
 import anyio
+from msgspec import Struct
 
 from kepm_plugin.contract import SYSTEM_PLUGIN, link_topic
 from kepm_plugin.errors import AgentError, InstanceError, KepmError
@@ -25,8 +25,7 @@ ASK = 1.0
 """Seconds for asking the agent, after a failed attempt, where its broker is by now."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reactions:
+class Reactions(Struct, frozen=True, kw_only=True):
     """What the link's reports set off elsewhere."""
 
     up: Callable[[], object]
@@ -62,6 +61,8 @@ class Uplink:
         self.serving = anyio.Event()
         """Set when the subscriptions were confirmed for the first time."""
         self._next_up = anyio.Event()
+        self._away = self._rival = ""
+        """Why the link is down, and whether that is another client's doing."""
 
     def options(self) -> LinkOptions:
         """Return how patient the link is, and what it subscribes."""
@@ -108,7 +109,7 @@ class Uplink:
 
     async def down(self, reason: str) -> None:
         """Stop sending; find out whether there is sense in trying again, and where."""
-        was_up, self._status.up = self._status.up, False
+        was_up, self._status.up, self._away = self._status.up, False, reason
         self._host.link_lost(reason)
         self._outbox.detach()
         self._reactions.down()
@@ -140,10 +141,11 @@ class Uplink:
         if up:
             self._around.alive()
         else:
-            self._wanted("another client has its client id")
+            self._wanted(self._rival or self._away)
 
     def taken_over(self, reason: str | None) -> None:
         """Say that another client uses this plugin's client id, and that it is not fought."""
+        self._rival = "" if reason is None else "another client has its client id"
         remedy = "; end that client, or give it a client id of its own; this one connects again after a while"
         self._status.trouble("link", None if reason is None else reason + remedy)
 

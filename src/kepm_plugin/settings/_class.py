@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, dataclass_transform
 
-from kepm_plugin.errors import SettingsError
+from kepm_plugin.errors import PluginDefinitionError, SettingsError
 from kepm_plugin.fields import MASK, MISSING, SettingField, masked
 
 from ._declaration import Declared, declared, nested_in
@@ -96,13 +96,18 @@ class Settings:
                 problems.append(_Problem(item.key, item.rule, item.complaint(value, error)))
         _raise_for(type(self), problems)
         try:
-            self.validate()
+            returned: object = self.validate()  # type: ignore[func-returns-value]  # an author's may all the same
         except (ValueError, SettingsError) as error:
             # Neither the message nor a chained exception may carry a secret out.
             secrets = secrets_of(self)
             text = masked(str(error), secrets)
             key, rule = (error.key, masked(error.rule, secrets)) if isinstance(error, SettingsError) else ("", text)
             raise SettingsError(f"{type(self).__name__}: {text}", key=key, rule=rule) from None
+        if returned is not None:
+            raise PluginDefinitionError(
+                f"{type(self).__qualname__}.validate returns something, which nobody looks at; raise ValueError where "
+                "a rule is broken, and return nothing"
+            )
 
     def __repr__(self) -> str:
         shown = (f"{f.name}={MASK if f.secret else repr(getattr(self, f.name))}" for f in fields_of(type(self)))

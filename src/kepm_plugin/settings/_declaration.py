@@ -1,16 +1,20 @@
 """Reading the body of a `Settings` class: its fields, and what is wrong with them."""
 
-import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, fields, replace
 from datetime import date, time, timedelta
 from decimal import Decimal
+from difflib import get_close_matches
 from enum import Enum
+from inspect import get_annotations, iscoroutinefunction, isfunction
 from operator import attrgetter
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, cast, get_origin, get_type_hints
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace as changed
 
 from kepm_plugin.errors import PluginDefinitionError, SettingsError
 from kepm_plugin.fields import (
@@ -42,8 +46,7 @@ _REMEDY: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
+class Declared(Struct, frozen=True):
     """What a class declares: `leaves` are what the agent has keys for."""
 
     fields: tuple[SettingField, ...] = ()
@@ -83,7 +86,7 @@ def declared(cls: Any, root: Any, *, reserved: bool, nested: bool) -> Declared:
     except (NameError, TypeError, SyntaxError) as error:
         remedy = "define what the annotation names at module level, outside `if TYPE_CHECKING`"
         raise PluginDefinitionError(f"{cls.__qualname__}: an annotation cannot be read: {error}; {remedy}") from error
-    own = [name for name in inspect.get_annotations(cls) if ClassVar not in (hints[name], get_origin(hints[name]))]
+    own = [name for name in get_annotations(cls) if ClassVar not in (hints[name], get_origin(hints[name]))]
     above = (_declarations(base) for base in cls.__mro__[1:])
     inherited = {item.name for one in above if one for item in one.fields}
     body = dict(cast("dict[str, Any]", vars(cls)))
@@ -111,6 +114,13 @@ def declared(cls: Any, root: Any, *, reserved: bool, nested: bool) -> Declared:
     return Declared(found, leaves, nested)
 
 
+_WORDS: Final = ("default", "key", "aliases", "description", "secret", *LIMITS)
+"""What `setting()` takes."""
+
+_SYNONYMS: Final = {"min": "ge", "minimum": "ge", "max": "le", "maximum": "le", "regex": "pattern", "name": "key"}
+"""Words of other libraries."""
+
+
 def _check_body(
     cls: Any, root: Any, body: dict[str, Any], hints: dict[str, Any], own: list[str], inherited: set[str]
 ) -> None:
@@ -123,12 +133,33 @@ def _check_body(
         if name not in hints and not name.startswith("_") and isinstance(value, (*_PLAIN, root)):
             remedy = f"write `{name}: {type(value).__name__} = ...`, or `ClassVar` where it is constant"
             raise _wrong(cls, name, "has no annotation, so it is no setting", remedy)
+        if isfunction(value):
+            _check_method(cls, name, value)
+
+
+def _check_method(cls: Any, name: str, function: Any) -> None:
+    """Refuse rules that nobody would check."""
+    if name == "validate":
+        if iscoroutinefunction(function):
+            raise _wrong(cls, name, "is async, and is not awaited", "write `def validate(self) -> None`")
+    elif not name.startswith(("_", "validate")) and get_close_matches(name, ("validate",), cutoff=0.8):
+        raise _wrong(cls, name, "is called by nobody, but looks like 'validate'", "write that, or choose another name")
+
+
+def _check_words(cls: Any, name: str, options: Mapping[str, Any]) -> None:
+    for word in options:
+        if word not in _WORDS:
+            near = [*get_close_matches(word.lower(), _WORDS, n=1), _SYNONYMS.get(word.lower(), "")][0]
+            meant = f"; did you mean {near!r}?" if near else ""
+            remedy = f"write one of {', '.join(_WORDS)}{meant}"
+            raise _wrong(cls, name, f"has {word!r}, which setting() does not take", remedy)
 
 
 def _field(cls: Any, root: Any, raw: Field[Any], annotation: Any) -> SettingField:
     if OPTIONS not in raw.metadata:
         raise _wrong(cls, raw.name, "is made by dataclasses.field()", "use setting()")
     options: dict[str, Any] = dict(raw.metadata[OPTIONS])
+    _check_words(cls, raw.name, options)
     kind = _kind(cls, root, raw.name, annotation)
     aliases: Any = options.get("aliases", ())
     if isinstance(aliases, str):
@@ -150,7 +181,7 @@ def _field(cls: Any, root: Any, raw: Field[Any], annotation: Any) -> SettingFiel
     if default is MISSING:
         return item
     try:
-        return replace(item, default=item.checked(default))
+        return changed(item, default=item.checked(default))
     except ValueError:
         shown = "its default" if item.secret else f"its default {shortened(default)}"
         raise _wrong(cls, raw.name, f"must be {item.rule}, and {shown} is not", "correct one of them") from None
@@ -213,7 +244,7 @@ def _leaves(item: SettingField) -> Iterator[SettingField]:
     for leaf in _leaves_of(inner):
         keys = [f"{above}.{below}" for above in (item.key, *item.aliases) for below in (leaf.key, *leaf.aliases)]
         default = leaf.default if item.default is MISSING else attrgetter(leaf.name)(item.default)
-        yield replace(leaf, name=f"{item.name}.{leaf.name}", key=keys[0], aliases=tuple(keys[1:]), default=default)
+        yield changed(leaf, name=f"{item.name}.{leaf.name}", key=keys[0], aliases=tuple(keys[1:]), default=default)
 
 
 def _wrong(cls: Any, name: str, problem: str, remedy: str) -> PluginDefinitionError:

@@ -3,9 +3,10 @@
 import inspect
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any, Final
+
+from msgspec import Struct
 
 FRAMES: Final = 30
 """Calls of a stack that are told, the innermost ones."""
@@ -14,8 +15,7 @@ _BETWEEN: Final = {__name__.partition(".")[0], "anyio", "asyncio"}
 _HERE: Final = __name__.rpartition(".")[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where a thread was at one moment, from the call that is watched inwards. Reads no file until it is told."""
 
     lines: tuple[traceback.FrameSummary, ...]

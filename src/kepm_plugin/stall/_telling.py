@@ -4,8 +4,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from ._place import Place, name_of
 
@@ -18,8 +19,7 @@ WORSE: Final = 5.0
 """By so many times a stall must be longer than what was told of its code to be told before that."""
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(Struct):
     """What was told of one piece of code."""
 
     until: float = 0.0
@@ -27,8 +27,7 @@ class _Known:
     untold: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(Struct, frozen=True):
     since: float
     name: str
     stack: str

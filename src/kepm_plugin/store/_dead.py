@@ -2,8 +2,9 @@
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from ..database import Connection, Database, insert
 from ..message import Received
@@ -11,8 +12,7 @@ from . import _tables as tables
 from ._limits import Limits
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
+class DeadLetter(Struct, frozen=True):
     """A message that no handler could do. `buried_at` is in seconds since the epoch."""
 
     id: int
@@ -24,15 +24,13 @@ class DeadLetter:
     """How often its handler had it, as far as the journal knows; None where the message was not in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(Struct, frozen=True):
     id: int
     size: int
     buried_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Burial:
+class Burial(Struct, frozen=True):
     """A letter that is written, and how many older ones have gone for it."""
 
     letter: _Kept

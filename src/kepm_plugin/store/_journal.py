@@ -1,8 +1,9 @@
 """The journal: received messages, from the commit that makes them safe to the one that holds their end."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from ..database import Connection, Database, insert, insert_all
 from ..errors import StoreError
@@ -17,8 +18,7 @@ PART_BYTES: Final = 4 * 2**20
 """Bytes of messages that are read back at a time; one more message may go beyond."""
 
 
-@dataclass(frozen=True, slots=True)
-class Journalled:
+class Journalled(Struct, frozen=True):
     """A received message that is on disk and not done yet.
 
     `delivery` is which delivery to its handler the next one is: 1 in the run that received it, at least 2 afterwards.

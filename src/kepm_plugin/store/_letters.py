@@ -3,16 +3,16 @@
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..database import Database, is_there, open_existing
 from . import _tables as tables
 from ._dead import DeadLetter, letter_of
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A dead letter without what it holds. Times are in seconds since the epoch."""
 
     id: int

@@ -1,11 +1,11 @@
 """How large the plugin's file may grow."""
 
-from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+
+class Limits(Struct, frozen=True, kw_only=True):
     """How large the file may grow; one drain, or one dead letter, may go beyond, so that size alone loses nothing."""
 
     journal_bytes: int = 64 * 2**20

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 from kepm_plugin.contract import BROKER_HOST_KEY, BROKER_PORT_KEY, RESERVED_SETTING_PREFIX, SYSTEM_PLUGIN
-from kepm_plugin.errors import AgentRefused, UnknownPlugin, UsageError
+from kepm_plugin.errors import AgentRefused, SettingsError, UnknownPlugin, UsageError
 from kepm_plugin.knobs import KEYS, near_miss
+from kepm_plugin.live import Reading
 from kepm_plugin.settings import Settings, declares, leaves_of
 
 Setting = str | int | float | bool
@@ -77,6 +78,21 @@ def check_keys(settings: type[Settings], keys: Iterable[str]) -> None:
                 f"the plugin declares no settings, so there is no {key!r}; annotate 'settings: MySettings'"
             )
         raise UsageError(f"{settings.__name__} declares no key {key!r}; its keys: {listed(list(fields), key)}")
+
+
+def check_secrets(settings: type[Settings], given: Mapping[str, Setting]) -> None:
+    """Refuse a test that would wait for ever.
+
+    Raises:
+        SettingsError: A required secret is not there, and nothing else is wrong.
+    """
+    missing = Reading(settings).missing_secrets({key: text(value) for key, value in given.items()})
+    if missing:
+        raise SettingsError(
+            f"{settings.__name__}: {', '.join(missing)} is not set, and at an agent the plugin would wait until it is; "
+            "give it, as in hosted(MyPlugin, settings={…})",
+            key=missing[0],
+        )
 
 
 def listed(known: list[str], wanted: str) -> str:

@@ -29,7 +29,7 @@ from kepm_plugin.runtime import Outcome, Serving, Surroundings
 from kepm_plugin.store import memory_store, open_store
 from kepm_plugin.topics import Router, matches
 
-from ._agent import MemoryAgent, Setting, check_keys, listed, text
+from ._agent import MemoryAgent, Setting, check_keys, check_secrets, listed, text
 from ._failures import Failed, Failures, complaint
 from ._memory import MemoryBroker
 
@@ -274,6 +274,7 @@ async def hosted(
     if not (isinstance(given, type) and issubclass(given, Plugin)):
         raise TypeError(f"hosted() takes the class of a plugin, as in hosted(MyPlugin), not {plugin!r}")
     check_keys(plugin.declarations().settings_type, settings or {})
+    check_secrets(plugin.declarations().settings_type, settings or {})
     agent, broker, stop = MemoryAgent(plugin.id, settings or {}), MemoryBroker(), anyio.Event()
     serving: Serving | None = None
 

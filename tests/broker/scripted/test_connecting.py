@@ -156,7 +156,11 @@ async def test_a_stranger_is_refused_before_a_byte_is_sent(scripted: Any, monkey
     def refuse(local: object, remote: object, policy: object, *, answered: bool) -> None:
         raise PeerNotTrusted(f"{remote} under {policy}")
 
+    def unknown(*_: object, answered: bool) -> bool:
+        return False
+
     monkeypatch.setattr(peer_module, "check_peer", refuse)
+    monkeypatch.setattr(peer_module, "known_peer", unknown)
     async with scripted.listening(None, tls=False) as listener:
         with pytest.raises(PeerNotTrusted, match=f"{listener.address.port}.*require"):
             await attempt(listener.address, peer="require")
@@ -165,6 +169,7 @@ async def test_a_stranger_is_refused_before_a_byte_is_sent(scripted: Any, monkey
 
 async def test_a_bundle_is_the_proof_where_there_is_one(scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer_module, "check_peer", pytest.fail)
+    monkeypatch.setattr(peer_module, "known_peer", pytest.fail)
     async with scripted.listening(scripted.packet(0x20, b"\0\0\0")) as listener:
         await attempt(listener.address, ca_bundle=scripted.certificate.file)
 

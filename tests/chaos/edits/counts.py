@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from tests.chaos.edits.evidence import Evidence, Excuses, cut, there
+from tests.chaos.edits.evidence import Evidence, Excuses, completed, cut, there
 from tests.chaos.edits.notes import CANCELLED, DONE, written_by
 
 
@@ -37,6 +37,8 @@ def counts(given: Evidence) -> Iterator[tuple[str, int]]:
     yield "edits cut by a kill", len(interrupted)
     yield "of them there at the next start", finished
     yield "of them not there at the next start", gone
+    revived = {one.number for one in edits if one.failed and any(completed(one, seen) for seen in given.seen)}
+    yield "edits that had failed, and were finished as their secret arrived after a kill", len(revived)
     yield "kill -9", len(given.kills)
     yield "of them amid a transaction", sum(kill.amid for kill in given.kills)
     for aim, count in sorted(Counter(kill.aim for kill in given.kills if kill.hit).items()):

@@ -107,6 +107,14 @@ def missing(one: Transaction, snapshot: Snapshot, until: int, excuses: Excuses) 
     ]
 
 
+def completed(one: Transaction, seen: Seen) -> bool:
+    """Tell whether a transaction that had reported failure is there as its secret arrived after a kill.
+
+    No process knows a secret of the one before, so that the only way to have no mix is to write what goes with it.
+    """
+    return EVERY_OTHER in written_by(one.number) and seen.run > one.run and seen.snapshot.token == one.number
+
+
 def cut(given: Evidence) -> Iterator[tuple[Transaction, Seen | None]]:
     """Yield each edit that a kill has cut, with what was there when the next run came up."""
     ups = [seen for seen in given.seen if seen.by == "up"]

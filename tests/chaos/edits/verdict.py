@@ -10,7 +10,7 @@ from typing import Final
 
 from kepm_plugin.errors import AgentRefused, AgentUnreachable, BadAgentAnswer
 from tests.chaos.edits.counts import counts
-from tests.chaos.edits.evidence import Evidence, Excuses, cut, missing, there
+from tests.chaos.edits.evidence import Evidence, Excuses, completed, cut, missing, there
 from tests.chaos.edits.notes import (
     DONE,
     EVERY_OTHER,
@@ -116,22 +116,19 @@ def _of_snapshot(seen: Seen, given: Evidence, excuses: Excuses) -> Iterator[tupl
             yield TORN, f"{gone} of {number} missing: {where}"
     for number in sorted(numbers):
         one = given.transactions[number]
-        if one.failed and one.ended is not None:
+        if one.failed and one.ended is not None and not completed(one, seen):
             yield SEEN_FAILED if seen.at > one.ended else SEEN_FAILING, f"{number} ({one.outcome}): {where}"
 
 
 def _token_of_another(snapshot: Snapshot) -> bool:
     """Tell whether the token is of a transaction that cannot stand beside the one of the other stamps.
 
-    It can be of an earlier one, where the later one does not write it.
+    It can be of an earlier one, where the later one does not write it: who writes a token writes all stamps.
     """
     if not is_own(snapshot.token) or len(snapshot.own) != 1:
         return False
     (number,) = snapshot.own
-    if EVERY_OTHER in written_by(number):
-        return snapshot.token != number
-    whole = all(getattr(snapshot, key) == number for key in written_by(number))
-    return whole and snapshot.token > number
+    return snapshot.token != number if EVERY_OTHER in written_by(number) else snapshot.token > number
 
 
 # --- calls of handlers ------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The command line of one plugin, by the standard library alone: it is in every bundle, on every endpoint.
+"""The commands of one plugin but for `run`, by the standard library alone: they are in every bundle, on every endpoint.
 
 typer would bring rich and pydantic along, which makes a bundle half as large again.
 """
@@ -9,25 +9,21 @@ from pathlib import Path
 
 from kepm_plugin.plugin import Plugin
 
-from . import _deadletters, _declared, _manifest, _run
+from . import _deadletters, _declared, _manifest
 
 
 def run_command(kind: type[Plugin], given: Sequence[str]) -> int:
     """Do what the arguments of a plugin's process say; return the exit code.
 
-    `run` where no command is named. The process exits with 2 where the arguments are wrong.
+    The process exits with 2 where the arguments are wrong.
     """
-    if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help")):
-        given = ["run", *given]
-    if given[0] == "run":  # before all else: a plugin that starts does nothing that it need not do
-        return _run.run_plugin(kind, _run.parsed(kind.id, given[1:]))
     options = vars(_parser(kind).parse_args(given))
     command = options.pop("command")
     if command == "deadletters":
         _deadletters.run_parsed(kind, options)
         return 0
     if command == "settings":
-        _declared.print_declared(kind, as_json=options["json"])
+        _declared.print_declared(kind, as_json=options["json"], values=options["values"])
         return 0
     if command == "validate":
         return _manifest.validate(options["files"], options["root"])
