@@ -1,13 +1,13 @@
 """`python -m tests.budget.planted REGRESSION PATH…`: counts paths with a regression planted in the framework's code.
 
-`call` has finding a handler, and keeping a log record, call one more function, which does nothing. `search` has finding
+`call` has finding a handler, and taking a publication, call one more function, which does nothing. `search` has finding
 a handler look at as many things as there are filters.
 """
 
 import sys
 from typing import Any, Final
 
-from kepm_plugin.logpipe import LogPipe
+from kepm_plugin.outbox import Outbox
 from kepm_plugin.topics import Router
 from tests.budget.__main__ import main
 from tests.budget.counter import OURS
@@ -17,9 +17,9 @@ def nothing():
     return None
 
 def slower(function):
-    def slowed_down(self, *args):
+    def slowed_down(self, *args, **named):
         nothing()
-        return function(self, *args)
+        return function(self, *args, **named)
     return slowed_down
 """
 
@@ -51,12 +51,12 @@ def _slower(source: str, function: Any) -> Any:
 def plant(regression: str) -> None:
     """Make the framework slower."""
     router: Any = Router
-    pipe: Any = LogPipe
+    outbox: Any = Outbox
     router.find = _slower(SEARCH if regression == "search" else CALL, router.find)
     if regression == "search":
         router.__init__ = _slower(LISTING, router.__init__)
     else:
-        pipe.put = _slower(CALL, pipe.put)
+        outbox.put_soon = _slower(CALL, outbox.put_soon)
 
 
 if __name__ == "__main__":
