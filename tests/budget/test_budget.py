@@ -53,7 +53,7 @@ def test_one_more_call_for_each_message_exceeds_the_budget() -> None:
     assert "'routing a topic' takes" in done.stdout
     assert "'publishing from any thread' takes" in done.stdout
     assert "'decoding a payload' takes" not in done.stdout
-    assert "planted.py:slower.<locals>.slowed_down" in done.stdout
+    assert "planted.py:calling.<locals>.slowed_down" in done.stdout
     assert "python -m tests.budget --write" in done.stdout
 
 
