@@ -56,7 +56,7 @@ def plant(regression: str) -> None:
     if regression == "search":
         router.__init__ = _slower(LISTING, router.__init__)
     else:
-        pipe.put = _slower(CALL, pipe.put)
+        pipe.put_flat = _slower(CALL, pipe.put_flat)
 
 
 if __name__ == "__main__":
