@@ -2,6 +2,7 @@
 # pyright: reportPrivateUsage=false
 
 import struct
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
@@ -107,14 +108,42 @@ def test_a_publish_is_offered_first_and_is_pahos_where_it_is_not_taken(paho: Pah
     seen: list[bytes] = []
     paho.on_message = lambda client, userdata, message: seen.append(bytes(message.payload))
 
-    def take(header: int, body: bytearray) -> bool:
-        offered.append((header, bytes(body)))
-        return body.endswith(b"x")
+    def take(header: int, data: bytes, begin: int, end: int) -> bool:
+        offered.append((header, data[begin:end]))
+        return data.endswith(b"x")
 
     _private.take_publish(paho, take)
     assert read(paho, wire, PUBLISH_1 + PUBLISH_1[:-1] + b"y") == b"\x40\x02\0\x07"
     assert offered == [(0x32, b"\0\x01a\0\x07x"), (0x32, b"\0\x01a\0\x07y")]
     assert seen == [b"y"]
+
+
+def test_between_two_packets_paho_has_read_nothing_of_the_next_one(paho: Paho, wire: Any) -> None:
+    for end in range(1, len(PUBLISH_1)):
+        assert _private.between_packets(paho)
+        read(paho, wire, PUBLISH_1[:end])
+        assert not _private.between_packets(paho)
+        read(paho, wire, PUBLISH_1[end:])
+    assert _private.between_packets(paho)
+
+
+def test_who_was_heard_of_need_not_have_answered_a_ping(paho: Paho, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(client_module, "time_func", lambda: now)
+    paho._last_msg_out = paho._last_bytes_received = now
+    now += paho.keepalive
+    paho.loop_misc()  # sends a ping
+    for heard_of in (True, False):
+        now += paho.keepalive - 1
+        if heard_of:
+            _private.note_received(paho, now)
+        now += 1
+        paho.loop_misc()
+        assert paho.is_connected() is heard_of
+
+
+def test_paho_takes_the_monotonic_clock() -> None:
+    assert client_module.time_func is time.monotonic
 
 
 def test_a_qos_2_message_is_announced_then_held_then_given_out_at_pubrel(paho: Paho, wire: Any) -> None:

@@ -22,7 +22,7 @@ from ._client import words
 from ._connection import DRAIN, Connection
 from ._options import BrokerAddress, Ending, SessionOptions, Version
 from ._outgoing import Outgoing
-from ._private import held, leave_acknowledging, queue_packets, take_publish, topic_bytes
+from ._private import held, leave_acknowledging, topic_bytes
 from ._publish import DUP, converted, plain
 from ._wire import Wire
 
@@ -48,6 +48,7 @@ class Link:
         self, wire: Wire, address: BrokerAddress, options: SessionOptions, version: Version, deliver: Deliver
     ) -> None:
         self.version: Version = version
+        self._has_properties = version == "5"
         self.certificate = wire.certificate
         self.undecodable = 0
         self._wire, self._deliver, self._ack_timeout = wire, deliver, options.ack_timeout
@@ -59,14 +60,13 @@ class Link:
         self._unwritten: dict[int, Callable[[], None]] = {}  # the same at QoS 0, where paho counts ids too
         self._finished: list[Callable[[], None]] = []
         self._denied: set[str] = set()
-        self._connection = Connection(wire, address, options, version, self._gather, self._hand_over)
+        self._connection = Connection(wire, address, options, version, self._on_plain, self._gather, self._hand_over)
         self._paho = self._connection.paho
         self._outgoing = Outgoing(
             self._paho, properties=version == "5", write=self._connection.write_soon, puback=self._on_puback
         )
         self._paho.on_message = self._on_message
         self._paho.on_publish = self._on_publish
-        take_publish(self._paho, self._on_plain)
         leave_acknowledging(self._paho, self._on_publish_2)
         self.connect = self._connection.connect
         self.leave = self._connection.leave
@@ -155,7 +155,7 @@ class Link:
                 self._released.add(mid)
                 packets += _PUBREC + mid.to_bytes(2, "big")
         if packets:
-            queue_packets(self._paho, bytes(packets))
+            self._outgoing.add(bytes(packets))
 
     def publish(self, publication: Publication, acknowledged: Callable[[], None] | None = None) -> None:
         """Queue a publication; the caller keeps those that are unacknowledged below `in_flight_maximum`.
@@ -206,11 +206,11 @@ class Link:
 
     # --- paho's hooks -----------------------------------------------------------------------------------------------
 
-    def _on_plain(self, header: int, body: bytearray) -> bool:
+    def _on_plain(self, header: int, data: bytes, begin: int, end: int) -> bool:
         """Take a PUBLISH that is plain; the others come through paho, as messages."""
         if not self._batch:
             self._begun = time.time()
-        received = plain(header, body, self._begun, properties=self.version == "5")
+        received = plain(header, data, begin, end, self._begun, properties=self._has_properties)
         if received is None:
             return False
         if not (received.qos and header & DUP and received.mid in self._unacknowledged):  # as in `_on_message`

@@ -1,8 +1,8 @@
-"""Publications at QoS 1: packets of ours, many in one write, and their PUBACKs.
+"""Publications at QoS 1 and acknowledgements: packets of ours, many in one write.
 
-Nearly all of them are at QoS 1. paho makes a message, a lock and a condition for each, a table of all properties for
-each PUBACK, and writes every packet by itself, which over TLS is a record and a call of the system each. So paho knows
-nothing of these but the bytes.
+Nearly all publications are at QoS 1. paho makes a message, a lock and a condition for each, a table of all properties
+for each PUBACK, and writes every packet by itself, which over TLS is a record and a call of the system each. So paho
+knows nothing of these but the bytes.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Acknowledged = Callable[[], None]
 
 
 class Outgoing:
-    """What was published at QoS 1 over one connection. What is gathered is written before anything later."""
+    """What was published at QoS 1, or acknowledged, over one connection; it is written before anything later."""
 
     def __init__(
         self, paho: Paho, *, properties: bool, write: Callable[[], None], puback: Callable[[int, int], None]
@@ -44,7 +44,10 @@ class Outgoing:
         Raises:
             ValueError: MQTT has no packet for it: a wildcard in its topic, or too many bytes.
         """
-        packet = publish_packet(publication, mid=mid, retain=retain, properties=self._properties)
+        self.add(publish_packet(publication, mid=mid, retain=retain, properties=self._properties))
+
+    def add(self, packet: bytes) -> None:
+        """Send a packet, or several as one piece."""
         if self._size and self._size + len(packet) > _JOINED:
             self.gather()
         if not self._packets:

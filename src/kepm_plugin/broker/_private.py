@@ -45,19 +45,34 @@ def leave_acknowledging(paho: Paho, on_publish_2: Callable[[int], None]) -> None
     paho._send_pubrec = pubrec  # type: ignore[method-assign]
 
 
-def take_publish(paho: Paho, take: Callable[[int, bytearray], bool]) -> None:
+def take_publish(paho: Paho, take: Callable[[int, bytes, int, int], bool]) -> None:
     """`paho.Client._handle_publish`, `_in_packet`: what paho makes of a PUBLISH costs more than all the rest of it.
 
-    `take` gets the first byte of a packet, and what follows the remaining length; where it returns False paho does what
-    it always did.
+    `take` gets the first byte of a packet, and what the body is in, with its begin and end; where it returns False paho
+    does what it always did.
     """
     handle = paho._handle_publish
 
     def handle_publish() -> MQTTErrorCode:
         packet = paho._in_packet
-        return MQTTErrorCode.MQTT_ERR_SUCCESS if take(packet["command"], packet["packet"]) else handle()
+        body = bytes(packet["packet"])
+        return MQTTErrorCode.MQTT_ERR_SUCCESS if take(packet["command"], body, 0, len(body)) else handle()
 
     paho._handle_publish = handle_publish  # type: ignore[method-assign]
+
+
+def between_packets(paho: Paho) -> bool:
+    """`paho.Client._in_packet`: while paho has read a part of a packet, the rest is its own."""
+    return not paho._in_packet["command"]
+
+
+def note_received(paho: Paho, now: float) -> None:
+    """`paho.Client._last_bytes_received`: when the broker was last heard of, on the monotonic clock.
+
+    paho notes it for what it reads itself. Where a ping's answer is behind much else, it is by this that the broker is
+    known to be there.
+    """
+    paho._last_bytes_received = now
 
 
 def take_puback(paho: Paho, take: Callable[[int, int], None], *, reasons: bool) -> None:

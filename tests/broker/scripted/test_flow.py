@@ -177,8 +177,8 @@ def forgets_what_it_received(patch: pytest.MonkeyPatch) -> None:
 def takes_each_copy(patch: pytest.MonkeyPatch) -> None:
     on_plain = Link._on_plain
 
-    def anew(self: Link, header: int, body: bytearray) -> bool:
-        return on_plain(self, header & ~DUP, body)
+    def anew(self: Link, header: int, *packet: Any) -> bool:
+        return on_plain(self, header & ~DUP, *packet)
 
     patch.setattr(Link, "_on_plain", anew)
 
@@ -186,14 +186,14 @@ def takes_each_copy(patch: pytest.MonkeyPatch) -> None:
 def drops_each_copy(patch: pytest.MonkeyPatch) -> None:
     on_plain = Link._on_plain
 
-    def only_the_first(self: Link, header: int, body: bytearray) -> bool:
-        return bool(header & DUP) or on_plain(self, header, body)
+    def only_the_first(self: Link, header: int, *packet: Any) -> bool:
+        return bool(header & DUP) or on_plain(self, header, *packet)
 
     patch.setattr(Link, "_on_plain", only_the_first)
 
 
 def raises_on_a_message(patch: pytest.MonkeyPatch) -> None:
-    def on_plain(self: Link, header: int, body: bytearray) -> bool:
+    def on_plain(self: Link, *packet: Any) -> bool:
         raise ZeroDivisionError
 
     patch.setattr(Link, "_on_plain", on_plain)
