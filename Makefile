@@ -19,7 +19,7 @@
 #   make budget  steps of bytecode that each message takes, against their budgets (docs/benchmarks.md); 5 seconds
 #                WRITE=1        make what is counted the budgets
 #   make fleet   how many plugins come back when their agent restarts (docs/fleet.md); about 3 minutes
-#                SIZES="50 100" ROUNDS=3 OUTAGE=3 of the real thing; JSON= a file for what was measured
+#                SIZES="50 100" ROUNDS=3 OUTAGE=3 STARTS=10 of the real thing; JSON= a file for what was measured
 #   make bundle  the example as a program for endpoints, in dist/agent-root
 #   make clean   removes what the above left behind, but for .venv
 
@@ -85,7 +85,8 @@ budget: $(VENV)/.test
 fleet: $(VENV)/.test
 	@$(NEED_MOSQUITTO)
 	$(WITH_SBIN) $(VENV)/bin/python -m tests.fleet $(if $(SIZES),--sizes $(SIZES)) \
-	    $(call given,ROUNDS,rounds) $(call given,OUTAGE,outage) $(if $(JSON),--json '$(JSON)')
+	    $(call given,ROUNDS,rounds) $(call given,OUTAGE,outage) $(call given,STARTS,starts) \
+	    $(if $(JSON),--json '$(JSON)')
 
 bundle: $(VENV)/.package
 	$(VENV)/bin/kepm-plugin package plugins/my_worker/my_worker.py -o dist/agent-root

@@ -1,62 +1,53 @@
 """`python -m tests.budget.planted REGRESSION PATH…`: counts paths with a regression planted in the framework's code.
 
-`call` has finding a handler, and keeping a log record, call one more function, which does nothing. `search` has finding
+`call` has finding a handler, and taking a publication, call one more function, which does nothing. `search` has finding
 a handler look at as many things as there are filters.
 """
 
 import sys
 from typing import Any, Final
 
-from kepm_plugin.logpipe import LogPipe
+from kepm_plugin.outbox import Outbox
 from kepm_plugin.topics import Router
 from tests.budget.__main__ import main
 from tests.budget.counter import OURS
 
-CALL: Final = """
+SOURCE: Final = """
 def nothing():
     return None
 
-def slower(function):
-    def slowed_down(self, *args):
+def calling(function):
+    def slowed_down(self, *args, **named):
         nothing()
-        return function(self, *args)
+        return function(self, *args, **named)
     return slowed_down
-"""
 
-SEARCH: Final = """
-def slower(function):
-    def slowed_down(self, *args):
-        for filter in self.filters:
+def listing(function):
+    def slowed_down(self, routes):
+        global filters
+        filters = list(routes)
+        function(self, filters)
+    return slowed_down
+
+def searching(function):
+    def slowed_down(self, topic):
+        for each in filters:
             pass
-        return function(self, *args)
+        return function(self, topic)
     return slowed_down
 """
-
-LISTING: Final = """
-def slower(function):
-    def made(self, routes):
-        self.filters = list(routes)
-        function(self, self.filters)
-    return made
-"""
-
-
-def _slower(source: str, function: Any) -> Any:
-    """Return a function that is slower, and seems to be the framework's."""
-    made: dict[str, Any] = {}
-    exec(compile(source, f"{OURS}planted.py", "exec"), made)  # noqa: S102  the regression
-    return made["slower"](function)
 
 
 def plant(regression: str) -> None:
-    """Make the framework slower."""
+    """Make the framework slower, by functions that seem to be its own."""
+    made: dict[str, Any] = {}
+    exec(compile(SOURCE, f"{OURS}planted.py", "exec"), made)  # noqa: S102  the regression
     router: Any = Router
-    pipe: Any = LogPipe
-    router.find = _slower(SEARCH if regression == "search" else CALL, router.find)
+    outbox: Any = Outbox
     if regression == "search":
-        router.__init__ = _slower(LISTING, router.__init__)
+        router.__init__, router.find = made["listing"](router.__init__), made["searching"](router.find)
     else:
-        pipe.put_flat = _slower(CALL, pipe.put_flat)
+        router.find, outbox.put_soon = made["calling"](router.find), made["calling"](outbox.put_soon)
 
 
 if __name__ == "__main__":

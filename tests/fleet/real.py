@@ -169,6 +169,25 @@ def fleet(plugins: int, processes: int = 2) -> Generator[Fleet]:
         yield found
 
 
+def started(plugins: int) -> tuple[list[float], float, int]:
+    """Start so many processes with one plugin each, all at once, as an agent that begins anew.
+
+    Returns:
+        The seconds after which they served, in order; those of a processor that one took; attempts that led to nothing.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="kepm-fleet-")))
+        agent = Agent(folder)
+        agent.start()
+        stack.callback(agent.kill)
+        since = time.monotonic()
+        processes = [stack.enter_context(_plugins(agent.address, number, 1, folder)) for number in range(plugins)]
+        told = [process.told("all serve", PATIENCE) for process in processes]
+        served = sorted(at - since for one in told for at in one["served"])
+        failed = sum(each["outcome"] != "connected" for one in told for each in one["attempts"])
+        return served, sum(cpu(process.pid) for process in processes) / plugins, failed
+
+
 @contextmanager
 def _plugins(api: str, first: int, count: int, folder: Path) -> Generator[Process]:
     errors = folder / f"errors-{first}"

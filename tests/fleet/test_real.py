@@ -5,7 +5,7 @@ from collections.abc import Generator
 import pytest
 
 from tests.fleet.model import Costs, Place, simulate
-from tests.fleet.real import Measured, fleet
+from tests.fleet.real import Measured, fleet, started
 from tests.fleet.report import LINKS, comparison
 from tests.fleet.strategies import STRATEGIES
 
@@ -27,6 +27,13 @@ def test_all_come_back_as_in_the_model(measured: Measured) -> None:
     assert measured.refused >= PLUGINS  # each tries at once, while nobody listens
     assert model.refused >= PLUGINS
     assert min(measured.served) > 0
+
+
+def test_processes_that_are_started_at_once_all_serve() -> None:
+    served, each, _ = started(2)
+    assert len(served) == 2
+    assert 0 < served[0] <= served[1]
+    assert each > 0
 
 
 def test_what_it_took_is_measured(measured: Measured) -> None:
