@@ -21,7 +21,6 @@ from ..peer import Trust
 from ._options import Ending
 
 _CHUNK: Final = 65_536  # bytes; a TLS record has at most 16 KiB
-_PUBLISH: Final = 0x30  # the upper half of a packet's first byte (MQTT 5.0, section 2.1.2)
 
 
 async def dial(host: str, port: int, tls: ssl.SSLContext, trust: Trust) -> ssl.SSLSocket:
@@ -140,10 +139,10 @@ class Wire:
         return piece
 
     def hand_over(self, take: Callable[[int, bytes, int, int], bool]) -> bool:
-        """Give PUBLISH packets to a function, past paho; tell whether there was any.
+        """Give packets to a function, past paho; tell whether it has taken any.
 
-        Only between two packets of paho's. Ends, by leaving it to `recv`, at what is no PUBLISH, has not arrived in
-        full, or was not taken; and where this reading ends.
+        Only between two packets of paho's. Ends, by leaving it to `recv`, at what has not arrived in full, or was not
+        taken; and where this reading ends.
 
         Args:
             take: Gets a packet's first byte, and what it is in: from where the remaining length has ended, to the end
@@ -159,7 +158,7 @@ class Wire:
                 except OSError:  # `recv` meets it again, where it is not merely dry
                     break
             data, begin = self._data, self._read
-            if not data or data[begin] & 0xF0 != _PUBLISH:
+            if not data:
                 break
             start, end = _body(data, begin + 1)
             if end > len(data) or not take(data[begin], data, start, end):
