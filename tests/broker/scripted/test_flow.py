@@ -193,8 +193,10 @@ def drops_each_copy(patch: pytest.MonkeyPatch) -> None:
 
 
 def raises_on_a_message(patch: pytest.MonkeyPatch) -> None:
-    def on_packet(self: Link, *packet: Any) -> bool:
-        raise ZeroDivisionError
+    def on_packet(self: Link, header: int, *packet: Any) -> bool:
+        if header & 0xF0 == 0x30:
+            raise ZeroDivisionError
+        return False
 
     patch.setattr(Link, "_on_packet", on_packet)
 
