@@ -81,17 +81,11 @@ its timeout: a thread cannot be stopped.
 """
 
 
-def calling(handle: Callable[[Any], Any], *, is_async: bool, timeout: float | None) -> Call:
-    """Return the way to call a handler's `handle`, async or not, with its timeout."""
+def calling(handle: Callable[[Any], Any], *, is_async: bool, timeout: float | None) -> Call | None:
+    """Return the way to call a handler's `handle`; None where it is simply awaited by `guarded`, without a timeout."""
     if not is_async:
         return _InThread(handle, timeout)
-    if timeout is not None:
-        return partial(_in_time, handle, timeout)
-
-    async def call(message: Any, ended: Callable[[object], None]) -> None:
-        ended(await guarded(handle, message))
-
-    return call
+    return None if timeout is None else partial(_in_time, handle, timeout)
 
 
 async def _in_time(handle: Callable[[Any], Any], timeout: float, message: Any, ended: Callable[[object], None]) -> None:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -12,7 +13,7 @@ from kepm_plugin.message import EMPTY, Decoded, Message
 from kepm_plugin.plugin import holding_settings
 from kepm_plugin.store import Store
 
-from ._call import Failure, attempted
+from ._call import Failure, attempted, guarded
 from ._ends import Trouble
 from ._lane import Lane
 from ._outcome import Outcomes, identity, key_of
@@ -142,14 +143,25 @@ class Delivery:
         self, lane: Lane, work: Work, message: Message[Any], correlation: object, caller: CommandCaller | None
     ) -> None:
         started = time.monotonic()
-
-        def ended(outcome: object) -> None:
-            seconds = time.monotonic() - started
-            if caller is not None:
-                caller.over = True
-            self._outcomes.ended(lane, work, correlation, outcome, seconds)
-            if work.ticket is not None:
-                self._tickets.ended(work)
-
         with holding_settings(self._plugin):
-            await lane.call(message, ended)
+            if lane.call is None:
+                outcome = await guarded(lane.handle, message)
+                self._ended(lane, work, correlation, caller, started, outcome)
+            else:
+                await lane.call(message, partial(self._ended, lane, work, correlation, caller, started))
+
+    def _ended(
+        self,
+        lane: Lane,
+        work: Work,
+        correlation: object,
+        caller: CommandCaller | None,
+        started: float,
+        outcome: object,
+    ) -> None:
+        seconds = time.monotonic() - started
+        if caller is not None:
+            caller.over = True
+        self._outcomes.ended(lane, work, correlation, outcome, seconds)
+        if work.ticket is not None:
+            self._tickets.ended(work)

@@ -114,7 +114,7 @@ class Dispatcher:
                 if spec.command is None
                 else command_decoder(route.payload_type, self._contract.correlation_field)
             )
-        return Lane(route, call, self._decoders[kind], self._plugin.id, self._room, self._workers.call)
+        return Lane(route, handler.handle, call, self._decoders[kind], self._plugin.id, self._room, self._workers.call)
 
     def bound(self, messages: int, size: int) -> None:
         """Keep so many messages, and bytes of them, for each handler in memory from now on."""

@@ -73,6 +73,7 @@ class Lane:
         "called",
         "decode",
         "dedupe",
+        "handle",
         "has_params",
         "has_tasks",
         "is_command",
@@ -86,14 +87,15 @@ class Lane:
     def __init__(
         self,
         route: HandlerRoute,
-        call: Call,
+        handle: Callable[[Any], Any],
+        call: Call | None,
         decode: Decode,
         plugin_id: str,
         room: Room,
         run: Callable[["Lane"], object],
     ) -> None:
         handler = route.spec.handler
-        self.route, self.call, self.decode = route, call, decode
+        self.route, self.handle, self.call, self.decode = route, handle, call, decode
         self.is_command, self.dedupe = route.response is not None, handler.dedupe
         self.skips_retained = handler.retained == "skip"
         self.has_params = bool(route.spec.pattern.params)
@@ -118,7 +120,7 @@ class Lane:
         """What was dropped and still has its place in a queue."""
         if self._order_by is not None:
             self._droppable = deque()  # from its queues one could not tell which is older
-        self._newest: dict[str, Work] = {}
+        self._newest: dict[str, Work] | None = {} if handler.overflow == "coalesce" else None
         """Where they coalesce, what waits at QoS 0 by topic."""
         self._size = self.bytes = 0
         self._closed = False
@@ -157,7 +159,7 @@ class Lane:
 
     def put_or_drop(self, received: Received) -> int:
         """Append a message of QoS 0; return how many were dropped for it, itself included, as `overflow` says."""
-        if self._overflow == "coalesce" and (waiting := self._newest.get(received.topic)) is not None:
+        if self._newest is not None and (waiting := self._newest.get(received.topic)) is not None:
             # In the older one's place, so that a topic which changes all the time is handled too.
             more = len(received.payload) - len(waiting.received.payload)
             self.bytes, waiting.size = self.bytes + more, waiting.size + more
@@ -174,7 +176,7 @@ class Lane:
         work = Work(received, size_of(received))
         if self._droppable is not None:
             self._note_droppable(self._droppable, work)
-        if self._overflow == "coalesce":
+        if self._newest is not None:
             self._newest[received.topic] = work
         self.put(work)
         return dropped
@@ -210,8 +212,8 @@ class Lane:
                 self._promote(work)
                 continue
             work.gone = True
-            if self._newest:
-                self._no_longer_newest(work)
+            if self._newest is not None:
+                self._no_longer_newest(self._newest, work)
             return work
         return None
 
@@ -273,7 +275,8 @@ class Lane:
     def _take_out(self, work: Work) -> None:
         """Drop a message that waits; what is behind it moves up when its turn would have come."""
         work.gone = True
-        self._no_longer_newest(work)
+        if self._newest is not None:
+            self._no_longer_newest(self._newest, work)
         self._size -= 1
         self.bytes -= work.size
         self._dropped += 1
@@ -294,9 +297,9 @@ class Lane:
             else:
                 self._ready.append(work)
 
-    def _no_longer_newest(self, work: Work) -> None:
-        if self._newest.get(work.received.topic) is work:
-            del self._newest[work.received.topic]
+    def _no_longer_newest(self, newest: dict[str, Work], work: Work) -> None:
+        if newest.get(work.received.topic) is work:
+            del newest[work.received.topic]
 
     def _promote(self, work: Work) -> None:
         """Make the next message with the same value ready."""
