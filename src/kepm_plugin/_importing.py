@@ -14,4 +14,15 @@ def importing() -> Generator[None]:
         yield
     finally:
         if collecting:
+            _leave_alone()
             gc.enable()
+
+
+def _leave_alone() -> None:
+    """Have what is there count as old, as if it had outlived the collections that were left out.
+
+    Else the first one would make up for them all. Freezing and unfreezing moves whole lists, and looks at nothing.
+    """
+    if not gc.get_freeze_count():  # else unfreezing would undo what somebody meant
+        gc.freeze()
+        gc.unfreeze()
