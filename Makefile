@@ -16,6 +16,10 @@
 #                ROUNDS=5       of each scene; MESSAGES=10000 of each process in one; REST=60 seconds at rest
 #                JSON=build/benchmarks.json
 #                CHECK=1        exit with an error where a bar is missed
+#   make budget  steps of bytecode that each message takes, against their budgets (docs/benchmarks.md); 5 seconds
+#                WRITE=1        make what is counted the budgets
+#   make fleet   how many plugins come back when their agent restarts (docs/fleet.md); about 3 minutes
+#                SIZES="50 100" ROUNDS=3 OUTAGE=3 STARTS=10 of the real thing; JSON= a file for what was measured
 #   make bundle  the example as a program for endpoints, in dist/agent-root
 #   make clean   removes what the above left behind, but for .venv
 
@@ -42,7 +46,7 @@ CHECK ?=
 BENCH := .venv-bench
 BENCH_PIP = -m pip --quiet --disable-pip-version-check --no-input install --editable
 
-.PHONY: demo test check chaos bench bundle clean
+.PHONY: demo test check chaos bench budget fleet bundle clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.dev
@@ -74,6 +78,15 @@ bench: $(VENV)/.test $(BENCH)/.ours $(BENCH)/.peers
 	    --ours '$(CURDIR)/$(BENCH)/ours/bin/python' --peers '$(CURDIR)/$(BENCH)/peers/bin/python' \
 	    $(call given,ROUNDS,rounds) $(call given,MESSAGES,messages) $(call given,REST,rest) \
 	    --json '$(or $(JSON),build/benchmarks.json)' $(if $(CHECK),--check)
+
+budget: $(VENV)/.test
+	$(VENV)/bin/python -m tests.budget $(if $(WRITE),--write)
+
+fleet: $(VENV)/.test
+	@$(NEED_MOSQUITTO)
+	$(WITH_SBIN) $(VENV)/bin/python -m tests.fleet $(if $(SIZES),--sizes $(SIZES)) \
+	    $(call given,ROUNDS,rounds) $(call given,OUTAGE,outage) $(call given,STARTS,starts) \
+	    $(if $(JSON),--json '$(JSON)')
 
 bundle: $(VENV)/.package
 	$(VENV)/bin/kepm-plugin package plugins/my_worker/my_worker.py -o dist/agent-root

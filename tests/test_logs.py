@@ -31,6 +31,7 @@ Call: TypeAlias = Callable[[Any], object]
 EARLY_BOUND = structlog.get_logger("early").bind(part="bound")
 EARLY = structlog.get_logger("early")
 STDLIB = logging.getLogger("library.part")
+READ = pytest.mark.parametrize("read", [True, False], ids=["read", "unread"])
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -62,17 +63,22 @@ def taken(
     level: str = "Information",
     contract: Contract = ASSUMED,
     people: TextIO | None = None,
+    read: bool = True,
 ) -> Generator[Taken]:
+    """Take logs; where no person is to `read` them, records of flat events are made when they are asked for."""
     pipe, now, people = LogPipe(), [NOON], io.StringIO() if people is None else people
     with logging_to(
         pipe, source="Sample", level=level, contract=contract, secrets=secrets, fallback=people, clock=lambda: now[0]
     ) as control:
         (ours,) = (
-            handler for handler in logging.getLogger().handlers if type(handler).__module__ == "kepm_plugin.logs"
+            handler
+            for handler in logging.getLogger().handlers
+            if type(handler).__module__.startswith("kepm_plugin.logs.")
         )
         with pytest.MonkeyPatch.context() as patch:
             # Pytest's handlers raise what a broken __str__ raises.
             patch.setattr(logging.getLogger(), "handlers", [ours])
+            control.fallback(read)
             yield Taken(pipe, control, people, now)
 
 
@@ -169,6 +175,33 @@ def test_a_record_that_arrives_while_one_is_taken_is_neither_lost_nor_waited_for
     assert told(pipe) == ["from within"]
 
 
+def test_threads_lose_no_event() -> None:
+    start, done, awake, found = threading.Barrier(5), threading.Event(), threading.Event(), list[tuple[int, int]]()
+
+    def write(name: int) -> None:
+        start.wait(5)
+        for number in range(500):
+            EARLY.info("x", name=name, number=number)
+
+    def read() -> None:
+        start.wait(5)
+        while len(found) < 2000 and awake.wait(5):
+            awake.clear()
+            found.extend((each["name"], each["number"]) for each in logs.records())
+        done.set()
+
+    with taken(read=False) as logs:
+        logs.pipe.wake(awake.set)
+        threads = [threading.Thread(target=write, args=(name,)) for name in range(4)] + [threading.Thread(target=read)]
+        for thread in threads:
+            thread.start()
+        assert done.wait(10)
+        for thread in threads:
+            thread.join(5)
+    for name in range(4):
+        assert [number for each, number in found if each == name] == list(range(500))
+
+
 def test_threads_lose_no_record() -> None:
     pipe, start, done = LogPipe(records=10_000), threading.Barrier(5), threading.Event()
     found: list[bytes] = []
@@ -201,9 +234,10 @@ def test_threads_lose_no_record() -> None:
 # --- records ----------------------------------------------------------------------------------------------------------
 
 
-def test_structlog_and_logging_end_in_the_same_form() -> None:
-    with taken() as logs:
-        structlog.get_logger("my.plugin").warning("scan.done", files=3, root=Path("/etc"))
+@READ
+def test_structlog_and_logging_end_in_the_same_form(read: bool) -> None:
+    with taken(read=read) as logs:
+        structlog.get_logger("my.plugin").warning("scan.done", files=3, root=str(Path("/etc")))
         assert logs.only() == {
             "timestamp": "2026-01-01T12:00:00.125Z",
             "level": "Warning",
@@ -225,18 +259,22 @@ def test_structlog_and_logging_end_in_the_same_form() -> None:
         }
 
 
-def test_the_form_is_the_contracts() -> None:
-    other = Contract(log_level_field="Severity", log_message_field="Text", log_source_field="Plugin")
-    with taken(contract=other) as logs:
-        structlog.get_logger().info("hello", Text="kept", Severity=1)
-        record = logs.only()
-    assert (record["Severity"], record["Text"], record["Plugin"]) == ("Information", "hello", "Sample")
-    assert (record["Text_"], record["Severity_"]) == ("kept", 1)
+@READ
+def test_the_form_is_the_contracts(read: bool) -> None:
+    other = Contract(log_level_field="Severity", log_message_field="Text", log_source_field="logger")
+    with taken(contract=other, read=read) as logs:
+        structlog.get_logger("me").info("hello", Text="kept", Severity=1)
+        structlog.get_logger("me").info("hello", level="kept")
+        one, two = logs.records()
+    assert (one["Severity"], one["Text"], one["logger"], one["logger_"]) == ("Information", "hello", "Sample", "me")
+    assert (one["Text_"], one["Severity_"]) == ("kept", 1)
+    assert (two["Severity"], two["level"], two["logger_"]) == ("Information", "kept", "me")
 
 
-def test_loggers_made_before_are_heard_each_time() -> None:
+@READ
+def test_loggers_made_before_are_heard_each_time(read: bool) -> None:
     for _ in range(2):
-        with taken() as logs:
+        with taken(read=read) as logs:
             EARLY_BOUND.info("one")
             EARLY.bind(part="late").info("two")
             STDLIB.info("three")
@@ -258,8 +296,9 @@ def test_loggers_made_before_are_heard_each_time() -> None:
         ("fatal", "Critical"),
     ],
 )
-def test_levels_are_the_agents_words(method: str, level: str) -> None:
-    with taken(level="Trace") as logs:
+@READ
+def test_levels_are_the_agents_words(method: str, level: str, read: bool) -> None:
+    with taken(level="Trace", read=read) as logs:
         getattr(structlog.get_logger(), method)("x")
         assert logs.only()["level"] == level
         structlog.get_logger().log(LEVELS[level] + 1, "x")
@@ -283,12 +322,23 @@ async def test_awaited_methods_log_as_well() -> None:
     assert three["exception"].endswith("ValueError: three")
 
 
-def test_what_is_bound_around_a_call_is_in_every_record() -> None:
-    with taken() as logs, structlog.contextvars.bound_contextvars(topic="Sample/Commands/scan"):
+@READ
+def test_what_is_bound_around_a_call_is_in_every_record(read: bool) -> None:
+    with taken(read=read) as logs, structlog.contextvars.bound_contextvars(topic="Sample/Commands/scan"):
         EARLY_BOUND.info("one")
         STDLIB.info("two")
         one, two = logs.records()
     assert (one["topic"], one["part"], two["topic"]) == ("Sample/Commands/scan", "bound", "Sample/Commands/scan")
+
+
+@READ
+def test_what_is_nearest_to_the_call_counts(read: bool) -> None:
+    with taken(read=read) as logs, structlog.contextvars.bound_contextvars(a="around", b="around", c="around"):
+        structlog.get_logger().bind(a="bound", b="bound").info("x", a="call")
+        STDLIB.info("x", extra={"a": "call"})
+        one, two = logs.records()
+    assert (one["a"], one["b"], one["c"]) == ("call", "bound", "around")
+    assert (two["a"], two["b"]) == ("call", "around")
 
 
 def test_a_traceback_and_a_stack_are_told() -> None:
@@ -393,8 +443,9 @@ VALUES: list[tuple[object, object]] = [
 @pytest.mark.parametrize(
     ("value", "expected"), VALUES, ids=[type(value).__name__ + str(n) for n, (value, _) in enumerate(VALUES)]
 )
-def test_a_value_is_told(value: object, expected: object) -> None:
-    with taken() as logs:
+@READ
+def test_a_value_is_told(value: object, expected: object, read: bool) -> None:
+    with taken(read=read) as logs:
         structlog.get_logger().info("x", value=value)
         STDLIB.info("x", extra={"value": value})
         for record in logs.records():
@@ -408,7 +459,15 @@ def test_what_is_deep_or_a_circle_is_cut(value: object) -> None:
         assert logs.only()["truncated"] is True
 
 
+def named(name: Any) -> Call:
+    return lambda log: logging.getLogger("library.part").handle(
+        logging.makeLogRecord({"name": name, "levelno": logging.INFO, "msg": "x"})
+    )
+
+
 BROKEN_CALLS: dict[str, Call] = {
+    "no name": named([]),
+    "broken name": named(Broken()),
     "message": lambda log: log.info(Broken()),
     "argument": lambda log: log.info("%s", Broken()),
     "wrong type": lambda log: log.info("%d files", "no number"),
@@ -426,8 +485,9 @@ BROKEN_CALLS: dict[str, Call] = {
 
 @pytest.mark.parametrize("call", BROKEN_CALLS.values(), ids=BROKEN_CALLS)
 @pytest.mark.parametrize("log", [EARLY, STDLIB], ids=["structlog", "logging"])
-def test_a_broken_call_is_still_one_record(call: Call, log: object) -> None:
-    with taken() as logs:
+@READ
+def test_a_broken_call_is_still_one_record(call: Call, log: object, read: bool) -> None:
+    with taken(read=read) as logs:
         call(log)
         assert logs.only()["level"] == "Information"
 
@@ -442,6 +502,7 @@ ODD: dict[str, dict[str, object]] = {
     "astral": {"text": "\U0001f600" * 100_000},
     "surrogates": {"text": "\ud800" * 100_000},
     "key": {"k" * 100_000: 1},
+    "key of another kind": {Shout("loud"): 1},
     "own names": {"event": 1, "level": 2, "message": 3, "timestamp": 4, "source": 5, "logger": 6, "exception": 7},
     "positional_args": {"positional_args": 3},
     "exc_info": {"exc_info": "what"},
@@ -450,8 +511,9 @@ ODD: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("fields", ODD.values(), ids=ODD)
-def test_odd_and_huge_fields_are_still_one_record(fields: dict[str, Any]) -> None:
-    with taken() as logs:
+@READ
+def test_odd_and_huge_fields_are_still_one_record(fields: dict[str, Any], read: bool) -> None:
+    with taken(read=read) as logs:
         structlog.get_logger().info("odd", **fields)
         assert logs.only()["message"].startswith("odd")
 
@@ -472,8 +534,9 @@ def test_what_cannot_be_made_is_told_in_short_or_counted() -> None:
         assert logs.records() == [{"message": "1 records dropped"}]
 
 
-def test_no_field_hides_another() -> None:
-    with taken() as logs:
+@READ
+def test_no_field_hides_another(read: bool) -> None:
+    with taken(read=read) as logs:
         structlog.get_logger("me").info("told", event=1, level=2, message=3, timestamp=4, source=5)
         record = logs.only()
     assert (record["message"], record["level"], record["source"]) == ("told", "Information", "Sample")
@@ -522,8 +585,9 @@ def test_whatever_is_logged_is_one_record(message: str, fields: dict[str, Any], 
         *["aws_access_key_id"],
     ],
 )
-def test_what_stands_under_a_secret_name_is_masked(key: str) -> None:
-    with taken() as logs:
+@READ
+def test_what_stands_under_a_secret_name_is_masked(key: str, read: bool) -> None:
+    with taken(read=read) as logs:
         structlog.get_logger().info("x", **{key: "s3cr3t"}, nested=[{"a": {key: ["s3cr3t"]}}])
         STDLIB.info("x", extra={key: 12345})
         one, two = logs.records()
@@ -559,8 +623,9 @@ LEAKS: dict[str, Call] = {
 
 @pytest.mark.parametrize("call", LEAKS.values(), ids=LEAKS)
 @pytest.mark.parametrize("log", [EARLY, STDLIB], ids=["structlog", "logging"])
-def test_a_secret_value_is_seen_nowhere(call: Call, log: object) -> None:
-    with taken(secrets=lambda: {SECRET, "", "ab"}) as logs:
+@READ
+def test_a_secret_value_is_seen_nowhere(call: Call, log: object, read: bool) -> None:
+    with taken(secrets=lambda: {SECRET, "", "ab"}, read=read) as logs:
         call(log)
         record = logs.only()
     everything = json.dumps(record, ensure_ascii=False) + "".join(lines_of(logs))
@@ -592,8 +657,9 @@ IN_PIECES: dict[str, Call] = {
 
 
 @pytest.mark.parametrize("call", IN_PIECES.values(), ids=IN_PIECES)
-def test_a_secret_of_many_lines_is_masked_line_by_line(call: Call) -> None:
-    with taken(secrets=lambda: {KEY}) as logs:
+@READ
+def test_a_secret_of_many_lines_is_masked_line_by_line(call: Call, read: bool) -> None:
+    with taken(secrets=lambda: {KEY}, read=read) as logs:
         call(STDLIB)
         record = logs.only()
     everything = json.dumps(record) + "".join(lines_of(logs))
@@ -618,10 +684,17 @@ def test_a_cut_leaves_no_part_of_a_line_of_a_secret(parts: list[str], limit: int
     assert set(told) <= {".", "*", "\n"}
 
 
-def test_a_short_secret_is_masked_only_as_a_whole_value() -> None:
-    with taken(secrets=lambda: ["abc", "7"]) as logs:
+@READ
+def test_a_short_secret_is_masked_only_as_a_whole_value(read: bool) -> None:
+    with taken(secrets=lambda: ["abc", "7"], read=read) as logs:
         structlog.get_logger().info("the abc of 7", one="abc", two="abcd", three=7, four=77, five=["abc"])
         record = logs.only()
+        structlog.get_logger().info("abc")
+        structlog.get_logger().info("seven", count=7, most=7.5)
+        assert [(each["message"], each.get("count"), each.get("most")) for each in logs.records()] == [
+            ("***", None, None),
+            ("seven", "***", 7.5),
+        ]
     assert record["message"] == "the abc of 7"
     assert [record[name] for name in ("one", "two", "three", "four", "five")] == ["***", "abcd", "***", 77, ["***"]]
 
@@ -661,6 +734,168 @@ def test_new_secrets_count_at_once_and_the_last_known_when_asking_fails() -> Non
             "first-secret ***",
             "first-secret ***",
         ]
+
+
+# --- what waits until it is asked for ---------------------------------------------------------------------------------
+
+WORDS = st.text() | st.sampled_from(
+    ["hunter2", "it is hunter2!", "7", "%", "%s", "%d of %s", "x" * 1500, "\ud800", "\x00"]
+)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | WORDS
+NAMES = st.text(max_size=60) | st.sampled_from(
+    [
+        "hunter2",
+        "password",
+        "level",
+        "message",
+        "logger",
+        "exception",
+        "event",
+        "stack_info",
+        "truncated",
+        "positional_args",
+    ]
+)
+
+
+@PATIENT
+@given(WORDS, st.dictionaries(NAMES, SCALARS, max_size=40), st.lists(SCALARS, max_size=3), WORDS)
+def test_an_event_that_waits_becomes_the_record_that_it_would_have_been_at_once(
+    message: str, fields: dict[str, Any], args: list[Any], name: str
+) -> None:
+    found: list[dict[str, Any]] = []
+    for read in (True, False):
+        with taken(secrets=lambda: {"hunter2", "7"}, read=read) as logs:
+            structlog.get_logger(name).info(message, *args, **fields)
+            found.append(logs.only())
+    assert found[0] == found[1]
+
+
+def test_what_a_record_tells_is_what_was_so_at_the_call() -> None:
+    values, extra = [1], {"host": "a", "values": {"a": 1}}
+    with taken(read=False) as logs:
+        bound = structlog.get_logger().bind(part="before")
+        bound.info("one", values=values)
+        bound.info("two")
+        STDLIB.info("three", extra=extra)
+        values.append(2)
+        structlog.get_context(bound)["part"] = "after"
+        extra["host"] = "b"
+        logs.now[0] += 1
+        one, two, three = logs.records()
+    assert (one["values"], one["part"], two["part"], three["host"]) == ([1], "before", "before", "a")
+    assert two["timestamp"] == "2026-01-01T12:00:00.125Z"
+
+
+@pytest.mark.parametrize(("when", "told"), [(0.0, "1970-01-01T00:00:00.000Z"), (1.9999999, "1970-01-01T00:00:02.000Z")])
+@READ
+def test_a_moment_is_told_in_milliseconds(when: float, told: str, read: bool) -> None:
+    with taken(read=read) as logs:
+        logs.now[0] = when
+        structlog.get_logger().info("x")
+        assert logs.only()["timestamp"] == told
+
+
+def test_events_of_every_kind_come_out_in_order() -> None:
+    with taken(read=False) as logs:
+        for number in range(1000):
+            log, value = (EARLY, STDLIB)[number % 2], number if number % 3 else [number]
+            log.info("%d", number) if number % 5 else structlog.get_logger().info(str(number), value=value)
+        assert [record["message"] for record in logs.records()] == [str(number) for number in range(1000)]
+
+
+def test_events_that_nobody_takes_are_bounded_like_records() -> None:
+    asked: list[int] = []
+
+    def secrets() -> Collection[str]:
+        asked.append(1)
+        return ()
+
+    with taken(secrets=secrets, read=False) as logs:
+        logs.pipe.bound(records=10, size=100_000)
+        for number in range(300):
+            EARLY.info("x" * 900, number=number)
+        assert len(asked) == 1  # the first of them are records
+        logs.pipe.settle()
+        assert logs.pipe.dropped == 290
+        notice, *others = logs.records()
+    assert (notice["message"], [each["number"] for each in others]) == ("290 records dropped", list(range(290, 300)))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"text": "x" * 1_001},
+        {"k" * 51: 1},
+        {f"k{number}": 1 for number in range(33)},
+        {Shout("loud"): 1},
+        {"value": Shout("loud")},
+        {"value": Level.HIGH},
+        {"values": [1]},
+        {"number": 2**63},
+    ],
+    ids=["long text", "long name", "many fields", "name", "text", "enum", "list", "large number"],
+)
+def test_what_is_large_or_may_change_or_has_code_of_its_own_does_not_wait(fields: dict[str, Any]) -> None:
+    asked: list[int] = []
+
+    def secrets() -> Collection[str]:
+        asked.append(1)
+        return ()
+
+    with taken(secrets=secrets, read=False) as logs:
+        EARLY.info("x", number=1, text="y" * 900)
+        assert asked == []
+        EARLY.info("x", **fields)
+        assert asked
+        assert len(logs.records()) == 2
+
+
+def test_a_secret_that_becomes_known_before_the_record_is_made_is_masked() -> None:
+    now = {"first-secret"}
+    with taken(secrets=lambda: frozenset(now), read=False) as logs:
+        EARLY.info("first-secret second-secret")
+        now.add("second-secret")
+        assert logs.only()["message"] == "*** ***"
+
+
+def test_a_pipe_is_woken_by_an_event_that_waits_and_once() -> None:
+    woken: list[int] = []
+    with taken(read=False) as logs:
+        EARLY.info("one")
+        logs.pipe.wake(lambda: woken.append(1))
+        assert woken == [1]
+        EARLY.info("two")
+        assert len(logs.records()) == 2
+        assert woken == [1]
+        EARLY.info("three")
+        logs.pipe.settle()
+        EARLY.info("four")
+        assert (woken, len(logs.records())) == ([1, 1], 2)
+
+
+def test_what_is_logged_while_records_are_made_does_not_go_on_for_ever() -> None:
+    def secrets() -> Collection[str]:
+        EARLY.info("asked")
+        return {"hunter2"}
+
+    with taken(secrets=secrets, read=False) as logs:
+        EARLY.info("is it hunter2")
+        assert [record["message"] for record in logs.records()] == ["is it ***", "asked"]
+
+
+def test_an_event_without_a_record_is_counted_and_the_others_are_told() -> None:
+    class Unfit(Contract, frozen=True):
+        def log_record(self, *, message: str, **others: Any) -> dict[str, Any]:
+            if message != "unfit":
+                return super().log_record(message=message, **others)
+            raise KeyError("timestamp")
+
+    with taken(contract=Unfit(), read=False) as logs:
+        for message in ("one", "unfit", "two"):
+            EARLY.info(message)
+        assert [record["message"] for record in logs.records()] == ["1 records dropped", "one", "two"]
+        assert logs.pipe.dropped == 1
 
 
 # --- levels -----------------------------------------------------------------------------------------------------------
@@ -944,6 +1179,55 @@ def test_an_author_may_capture_logs_in_a_test() -> None:
         assert logs.records() == []
         bound.info("y")
         assert logs.only()["message"] == "y"
+
+
+def test_a_logger_that_was_used_goes_by_the_configuration_in_force_afterwards() -> None:
+    before, captured = structlog.get_config(), structlog.testing.LogCapture()
+    log = structlog.get_logger("kept", part="initial")
+    with taken() as logs:
+        log.info("one")
+        bound = log.bind(a=1)
+        assert logs.only()["part"] == "initial"
+    structlog.configure([captured], structlog.make_filtering_bound_logger(logging.INFO))
+    try:
+        log.debug("not told")
+        log.info("two of %d", 3)
+        bound.error("three", b=2)
+    finally:
+        structlog.configure(**before)
+    assert captured.entries == [
+        {"event": "two of 3", "part": "initial", "log_level": "info"},
+        {"event": "three", "part": "initial", "a": 1, "b": 2, "log_level": "error"},
+    ]
+    structlog.configure([captured])
+    try:
+        with taken() as logs:
+            bound.info("four")
+            assert (logs.only()["message"], len(captured.entries)) == ("four", 2)
+    finally:
+        structlog.configure(**before)
+    with taken() as logs:
+        bound.info("five")
+        assert logs.only()["message"] == "five"
+
+
+def add_method(_: object, method: str, event: Mapping[str, object]) -> dict[str, object]:
+    return {**event, "method": method}
+
+
+def test_a_processor_that_was_added_is_heard() -> None:
+    with taken() as logs, structlog.contextvars.bound_contextvars(topic="a"):
+        structlog.get_config()["processors"].insert(0, add_method)
+        structlog.get_logger("me").info("%d of %d", 1, 2, event=3)
+        structlog.get_logger("me").debug("not told")
+        record = logs.only()
+    assert (record["message"], record["method"], record["event_"], record["topic"], record["logger"]) == (
+        "1 of 2",
+        "info",
+        3,
+        "a",
+        "me",
+    )
 
 
 def test_a_configuration_with_other_processors_is_put_back() -> None:

@@ -9,7 +9,7 @@ HEADS = ("figure", "median", "lowest", "highest", "bar", "holds")
 
 def table(rows: Sequence[Row]) -> str:
     """Return one line for each row."""
-    return _aligned([HEADS, *(_cells(row) for row in rows)])
+    return aligned([HEADS, *(_cells(row) for row in rows)])
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -26,7 +26,7 @@ def medians(measured: Measured) -> str:
     lines = [(measured.scene, *names)]
     for peer, figures in found.items():
         lines.append((f"  {peer}", *(_number(figures.get(name)) for name in names)))
-    return "\n".join([_aligned(lines), *(f"  ({remark})" for remark in measured.remarks)])
+    return "\n".join([aligned(lines), *(f"  ({remark})" for remark in measured.remarks)])
 
 
 def _number(figure: float | None) -> str:
@@ -35,7 +35,7 @@ def _number(figure: float | None) -> str:
     return f"{figure:,.0f}" if abs(figure) >= 1_000 else f"{figure:.1f}" if abs(figure) >= 10 else f"{figure:.2f}"
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
+def aligned(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(_line(line, widths) for line in lines)
 

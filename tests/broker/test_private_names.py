@@ -145,6 +145,40 @@ def test_packets_are_written_as_they_are_and_in_their_order(paho: Paho, wire: An
     assert wire.outgoing == joined + b"\x30\x04\0\x01ax"
 
 
+@pytest.mark.parametrize(
+    ("reasons", "packet", "taken"),
+    [
+        (False, b"\x40\x02\0\x07", (7, 0)),
+        (False, b"\x40\x03\0\x07\0", None),
+        (True, b"\x40\x02\0\x07", (7, 0)),
+        (True, b"\x40\x03\x01\x07\x87", (263, 0x87)),
+        (True, b"\x40\x01\0", None),
+    ],
+)
+def test_a_puback_is_taken_where_it_is_one(
+    paho: Paho, wire: Any, reasons: bool, packet: bytes, taken: tuple[int, int] | None
+) -> None:
+    seen: list[tuple[int, int]] = []
+    _private.take_puback(paho, lambda mid, code: seen.append((mid, code)), reasons=reasons)
+    read(paho, wire, packet)
+    assert (seen, wire.closed) == (([], True) if taken is None else ([taken], False))
+
+
+def test_a_pubcomp_is_pahos(paho: Paho, wire: Any) -> None:
+    done: list[int] = []
+    paho.on_publish = lambda client, userdata, mid, code, properties: done.append(mid)
+    _private.take_puback(paho, lambda mid, code: done.append(-mid), reasons=False)
+    mid = paho.publish("a", b"", qos=2).mid.to_bytes(2, "big")
+    assert read(paho, wire, b"\x50\x02" + mid).endswith(b"\x62\x02" + mid)
+    read(paho, wire, b"\x70\x02" + mid)
+    assert done == [int.from_bytes(mid, "big")]
+
+
+def test_paho_and_we_count_packet_ids_by_one_number(paho: Paho) -> None:
+    paho._last_mid = 65_533
+    assert (_private.next_mid(paho), paho.publish("a", b"", qos=2).mid, _private.next_mid(paho)) == (65_534, 65_535, 1)
+
+
 def test_a_ping_that_is_forgotten_needs_no_answer(paho: Paho, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(client_module, "time_func", lambda: now)

@@ -1,4 +1,4 @@
-"""A plain PUBLISH is what paho takes it for; everything else is left to paho."""
+"""A plain PUBLISH is what paho takes it for; everything else is left to paho. What we publish is what paho reads."""
 
 import pytest
 from hypothesis import example, given
@@ -7,7 +7,8 @@ from paho.mqtt import _packet  # pyright: ignore[reportPrivateUsage]  a second o
 from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.exception import MalformedPacket
 
-from kepm_plugin.broker._publish import plain
+from kepm_plugin.broker._publish import plain, publish_packet
+from kepm_plugin.message import Publication
 
 VERSIONS = {False: MQTTProtocolVersion.MQTTv311, True: MQTTProtocolVersion.MQTTv5}
 
@@ -80,3 +81,52 @@ def test_so_are_malformed_ones(header: int, body: bytes, properties: bool) -> No
     assert plain(header, body, 1.0, properties=properties) is None
     with pytest.raises(MalformedPacket):
         _packet.decode_publish(header, bytearray(body), VERSIONS[properties])
+
+
+SIZES = st.sampled_from([0, 1, 100, 121, 122, 127, 128, 16_370, 16_383, 16_384, 2_097_151])
+
+
+@given(
+    topic=st.text(st.characters(blacklist_characters="+#", blacklist_categories=["Cs"]), min_size=1, max_size=200),
+    size=SIZES,
+    mid=st.integers(1, 65_535),
+    retain=st.booleans(),
+    correlation=st.none() | st.binary(max_size=300),
+    properties=st.booleans(),
+)
+def test_paho_reads_what_is_published(
+    topic: str, size: int, mid: int, retain: bool, correlation: bytes | None, properties: bool
+) -> None:
+    publication = Publication(topic, b"x" * size, correlation_data=correlation)
+    packet = publish_packet(publication, mid=mid, retain=retain, properties=properties)
+    end = next(index for index in range(1, 5) if packet[index] < 128) + 1
+    length = sum((byte & 127) << 7 * index for index, byte in enumerate(packet[1:end]))
+    assert length == len(packet) - end
+    theirs = _packet.decode_publish(packet[0], bytearray(packet[end:]), VERSIONS[properties])
+    assert (theirs.topic.decode(), bytes(theirs.payload), theirs.qos, theirs.retain, theirs.dup, theirs.mid) == (
+        topic,
+        publication.payload,
+        1,
+        retain,
+        False,
+        mid,
+    )
+    if properties:
+        assert getattr(theirs.properties, "CorrelationData", None) == correlation
+
+
+@pytest.mark.parametrize(
+    "publication",
+    [
+        Publication("", b""),
+        Publication("a/+", b""),
+        Publication("#", b""),
+        Publication("x" * 65_536, b""),
+        Publication("a", b"", correlation_data=bytes(65_536)),
+        Publication("a", bytes(268_435_455)),
+    ],
+    ids=["no topic", "a level of any name", "any levels", "long topic", "long correlation data", "long payload"],
+)
+def test_what_mqtt_cannot_send_is_an_error(publication: Publication) -> None:
+    with pytest.raises(ValueError, match=r"MQTT can send|can be published"):
+        publish_packet(publication, mid=1, retain=False, properties=True)

@@ -13,7 +13,7 @@ from kepm_plugin import Plugin, Settings, setting
 
 
 class ScannerSettings(Settings):
-    root: str = setting(default="/etc", key="scan.root")
+    root: str = setting(default="/etc", key="scan.root", max_length=1_000)
     token: str = setting(default="s3cret", secret=True)
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from datetime import timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from kepm_plugin import Plugin, Secret, Settings, setting
 from kepm_plugin.cli import _settings_commands
-from kepm_plugin.cli._declared import declared
+from kepm_plugin.cli._declared import declared, print_declared
 from kepm_plugin.cli._diff import Row, ask, asking, knobs_of, rows_of, table
 from kepm_plugin.devagent import ControlClient
 from kepm_plugin.errors import UsageError
@@ -113,7 +114,8 @@ def test_a_plugins_own_command_line_lists_them(python: Command, kepm_plugin: Com
     made = python("-m", "scanner.worker", "settings")
     head, first, second, *knobs = made.stdout.splitlines()
     assert head.split() == ["KEY", "DEFAULT", "RULE", "DESCRIPTION"]
-    assert (first.split(), second.split()) == (["scan.root", "/etc", "text"], ["token", "***", "text"])
+    assert first.split(maxsplit=2) == ["scan.root", "/etc", "text, of a length of at most 1000"]
+    assert second.split() == ["token", "***", "text"]
     assert [line.split()[0] for line in knobs] == list(KEYS.values())
 
 
@@ -175,9 +177,12 @@ def test_any_layers_have_a_table_of_one_line_for_each_key(
 
 
 ASKED = [
-    ("python -u -m kepm_plugin run w.py:W --data-dir x", "python -u -m kepm_plugin settings declared w.py:W --json"),
-    ("/bin/kepm-plugin run w", "/bin/kepm-plugin settings declared w --json"),
-    ("python /bin/kepm-plugin run w", "python /bin/kepm-plugin settings declared w --json"),
+    (
+        "python -u -m kepm_plugin run w.py:W --data-dir x",
+        "python -u -m kepm_plugin settings declared w.py:W --json --values",
+    ),
+    ("/bin/kepm-plugin run w", "/bin/kepm-plugin settings declared w --json --values"),
+    ("python /bin/kepm-plugin run w", "python /bin/kepm-plugin settings declared w --json --values"),
     ("python -m kepm_plugin dev w", None),
     ("python -m kepm_plugin run", None),
     ("python w.py", None),
@@ -192,7 +197,7 @@ def test_the_code_is_asked_where_the_launch_names_a_target(launch: str, asked: s
 
 
 def test_another_program_is_run_only_where_that_is_wanted() -> None:
-    assert asking(["/opt/W", "--x"], run=True) == ["/opt/W", "settings", "--json"]
+    assert asking(["/opt/W", "--x"], run=True) == ["/opt/W", "settings", "--json", "--values"]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +211,7 @@ def test_another_program_is_run_only_where_that_is_wanted() -> None:
 )
 def test_a_program_that_does_not_say_is_named_with_the_reason(command: list[str], told: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=rf"did not say which settings P declares: .*{told}"):
-        ask(command, "P", tmp_path)
+        ask(command, "P", tmp_path, {})
 
 
 # --- with a local agent -----------------------------------------------------------------------------------------------
@@ -252,6 +257,14 @@ def test_diff_shows_what_a_local_agent_has_beside_the_code(
         return json.loads(printed.out), printed.err
 
     everything = [shown.stdout]
+    control.set_setting("Scanner", "scan.root", "/" * 1_001)
+    shown = kepm_plugin("settings", "diff", "Scanner", cwd=tmp_path)
+    assert "Scanner refuses these settings: ScannerSettings: 'scan.root'" in shown.stderr
+    assert shown.stdout.splitlines()[1].split()[-2:] == ["(last", "good)"]
+    found, _ = diff("Scanner")
+    assert "'scan.root'" in found["refused"]
+    assert found["settings"][0]["effective"] is None
+    control.set_setting("Scanner", "scan.root", "/opt")
     found, said = diff("Scanner")
     assert (found["defaultsKnown"], found["fileChanged"], said) == (True, False, "")
     assert found["settings"][0] == {
@@ -291,3 +304,10 @@ def test_diff_shows_what_a_local_agent_has_beside_the_code(
     )
     _settings_commands.set_setting("Scanner", "kepm.drain", "0", root)
     assert "stored; the plugin will refuse it: 'kepm.drain' must be a number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "told"), [("", "is no JSON"), ("[]", "give a JSON object on standard input")])
+def test_values_that_are_no_object_are_refused(given: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", StringIO(given))
+    with pytest.raises(UsageError, match=told):
+        print_declared(P, as_json=True, values=True)

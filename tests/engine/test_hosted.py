@@ -1,19 +1,24 @@
 """The testing kit as an author uses it: what it does, and what it says when something is missing."""
 
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+import structlog
 
-from kepm_plugin import Handler, Message, Plugin, Publisher, Settings, setting
+from kepm_plugin import Change, Handler, Message, Plugin, Publisher, Settings, setting
 from kepm_plugin.errors import NoAnswer, PluginDefinitionError
 from kepm_plugin.store import FILE, open_letters
 from kepm_plugin.testing import hosted
 from tests.engine.world import JSON, World
 
 on_mock_clock = pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
+log, library = structlog.get_logger("talker"), logging.getLogger("library")
 
 
 @dataclass
@@ -153,3 +158,52 @@ async def test_a_key_of_many_lines_that_an_exception_group_indents_is_neither_ke
         assert "cannot load ***" in told
         assert "MIIB" not in told
         assert "AgEA" not in told
+
+
+class Tokens(Settings):
+    token: str = setting(secret=True)
+
+
+class Talker(Plugin):
+    id = "Talker"
+    settings: Tokens
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncGenerator[None]:
+        yield
+        log.info("closing", part="lifespan")
+
+    async def on_settings_changed(self, change: Change[Tokens]) -> None:
+        log.info(f"from {change.old.token} to {change.new.token}")
+
+
+@Talker.command("talk")
+class Talk(Handler[Talker]):
+    async def handle(self, message: Message[JSON]) -> None:
+        log.info("talking", token_value=1, said=f"it is {self.plugin.settings.token}", many=[1, 2])
+        for number in range(300):
+            log.info("talking", number=number, said=self.plugin.settings.token)
+        library.info("talked with %s", self.plugin.settings.token)
+
+
+async def test_everything_that_was_logged_is_sent_in_order_before_the_end() -> None:
+    async with hosted(Talker, settings={"token": "first-token"}) as host:
+        await host.command("talk")
+        await host.stop()
+        records = [each for each in host.published("/KeeperLogger") if each["logger"] in ("talker", "library")]
+    assert [each["message"] for each in records] == ["talking"] * 301 + ["talked with ***", "closing"]
+    assert records[0] | {"many": [1, 2], "said": "it is ***", "token_value": "***"} == records[0]
+    assert [(each["number"], each["said"]) for each in records[1:301]] == [(number, "***") for number in range(300)]
+    assert records[-1]["part"] == "lifespan"
+
+
+async def test_a_secret_that_has_changed_is_masked_in_what_waits_to_become_a_record() -> None:
+    async with hosted(Talker, settings={"token": "first-token"}) as host:
+        for token in ("second-token", "third-token"):
+            before = host.plugin.settings.token
+            log.info(f"it was {before}")
+            await host.change_setting("token", token)
+            log.info(f"it was {before} and is {token}")
+        await host.stop()
+        told = [each["message"] for each in host.published("/KeeperLogger") if each["logger"] == "talker"]
+    assert told == [*(["it was ***", "from *** to ***", "it was *** and is ***"] * 2), "closing"]

@@ -387,6 +387,7 @@ def test_a_folder_that_cannot_be_had_costs_no_more_than_what_is_kept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
+    caplog.set_level("INFO")
 
     async def run(plugin: Plugin) -> None:
         await plugin.own(101)

@@ -57,9 +57,19 @@ class Connection:
         address: BrokerAddress,
         options: SessionOptions,
         version: Version,
+        before_writing: Callable[[], None],
         after: Callable[[], None],
     ) -> None:
-        """Prepare an attempt; `after` is called each time that paho has worked and may have called hooks."""
+        """Prepare an attempt.
+
+        Args:
+            wire: The socket.
+            address: Whom it is connected to.
+            options: Of the session.
+            version: Of MQTT.
+            before_writing: Is called before what is queued is written, so that more can be.
+            after: Is called each time that paho has worked and may have called hooks.
+        """
         self.session_present = False
         self.in_flight_maximum = IN_FLIGHT
         self.maximum_qos = 2
@@ -69,7 +79,7 @@ class Connection:
         self.writing = False
         self.reason: str | None = None
         self.gone = anyio.Event()
-        self._wire, self._after = wire, after
+        self._wire, self._before_writing, self._after = wire, before_writing, after
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._descriptor = -1  # of the socket, while the loop watches it
         self._again: asyncio.Handle | None = None
@@ -114,6 +124,7 @@ class Connection:
         if self.reason is not None:
             return
         self._leaving = True
+        self._before_writing()  # DISCONNECT is the last packet
         try:
             await self.client.__aexit__(None, None, None)
         finally:
@@ -202,6 +213,10 @@ class Connection:
             if handle is not None:
                 handle.cancel()
 
+    def write_soon(self) -> None:
+        """Have `before_writing` called, and what it queues written, when the socket takes it."""
+        self._start_writing()
+
     def _start_writing(self) -> None:
         if self._descriptor >= 0:
             self._loop.add_writer(self._descriptor, self._write)
@@ -221,6 +236,7 @@ class Connection:
     def _write(self) -> None:
         self.writing = True
         with self._calling_paho():
+            self._before_writing()
             self.paho.loop_write()
         self.writing = False
 

@@ -21,6 +21,7 @@ from ..message import Publication, Received
 from ._client import words
 from ._connection import DRAIN, Connection
 from ._options import BrokerAddress, Ending, SessionOptions, Version
+from ._outgoing import Outgoing
 from ._private import held, leave_acknowledging, queue_packets, take_publish, topic_bytes
 from ._publish import DUP, converted, plain
 from ._wire import Wire
@@ -58,8 +59,11 @@ class Link:
         self._unwritten: dict[int, Callable[[], None]] = {}  # the same at QoS 0, where paho counts ids too
         self._finished: list[Callable[[], None]] = []
         self._denied: set[str] = set()
-        self._connection = Connection(wire, address, options, version, self._hand_over)
+        self._connection = Connection(wire, address, options, version, self._gather, self._hand_over)
         self._paho = self._connection.paho
+        self._outgoing = Outgoing(
+            self._paho, properties=version == "5", write=self._connection.write_soon, puback=self._on_puback
+        )
         self._paho.on_message = self._on_message
         self._paho.on_publish = self._on_publish
         take_publish(self._paho, self._on_plain)
@@ -165,23 +169,35 @@ class Link:
         Raises:
             LinkLost: The connection is gone; it is given up where the broker left a publication unacknowledged while
                 65,534 others went, so that no packet id is free.
+            ValueError: MQTT has no packet for it.
         """
         connection = self._connection
         if connection.reason is not None:
             raise LinkLost(f"cannot publish on {publication.topic!r}: {connection.reason}")
+        qos, retain = min(publication.qos, connection.maximum_qos), publication.retain and connection.retain
+        mid, is_free = self._send(publication, qos, retain)
+        if not is_free:
+            connection.close("the broker left a publication unacknowledged until its packet id was needed again")
+            raise LinkLost(f"cannot publish on {publication.topic!r}: {connection.reason}")
+        if qos:
+            self._published[mid] = publication.topic, acknowledged
+        elif acknowledged is not None:
+            self._unwritten[mid] = acknowledged
+
+    def _send(self, publication: Publication, qos: int, retain: bool) -> tuple[int, bool]:
+        """Return the packet id, and whether no other publication that is unacknowledged has it."""
+        if qos == 1:
+            mid = self._outgoing.next_mid()
+            if is_free := mid not in self._published:
+                self._outgoing.put(publication, mid=mid, retain=retain)
+            return mid, is_free
+        self._outgoing.gather()
         properties = None
         if publication.correlation_data is not None and self.version == "5":
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.CorrelationData = publication.correlation_data
-        qos, retain = min(publication.qos, connection.maximum_qos), publication.retain and connection.retain
         sent = self._paho.publish(publication.topic, publication.payload, qos, retain, properties)
-        if sent.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-            connection.close("the broker left a publication unacknowledged until its packet id was needed again")
-            raise LinkLost(f"cannot publish on {publication.topic!r}: {connection.reason}")
-        if qos:
-            self._published[sent.mid] = publication.topic, acknowledged
-        elif acknowledged is not None:
-            self._unwritten[sent.mid] = acknowledged
+        return sent.mid, sent.rc != MQTTErrorCode.MQTT_ERR_QUEUE_SIZE and (not qos or sent.mid not in self._published)
 
     async def lost(self) -> str:
         """Return when the connection is gone, with the reason in plain words."""
@@ -230,15 +246,23 @@ class Link:
     def _on_publish(
         self, client: Paho, userdata: Any, mid: int, code: ReasonCode, properties: Properties | None
     ) -> None:
-        if self._connection.writing:
-            topic, acknowledged = "", self._unwritten.pop(mid, None)
-        else:
-            topic, acknowledged = self._published.pop(mid, ("", None))
+        if not self._connection.writing:
+            self._on_puback(mid, code.value)
+        elif (acknowledged := self._unwritten.pop(mid, None)) is not None:
+            self._finished.append(acknowledged)
+
+    def _on_puback(self, mid: int, code: int) -> None:
+        """Take PUBACK, or PUBCOMP with what PUBREC or it has said."""
+        topic, acknowledged = self._published.pop(mid, ("", None))
         if acknowledged is not None:
             self._finished.append(acknowledged)
-        if code.value >= _FAILURE and topic not in self._denied and len(self._denied) < _DENIED_TOPICS:
+        if code >= _FAILURE and topic not in self._denied and len(self._denied) < _DENIED_TOPICS:
             self._denied.add(topic)  # once each: the record of it may itself be published, and denied
-            _log.warning("the broker refused a publication on %r: %s", topic, words(code))
+            reason = words(ReasonCode(PacketTypes.PUBACK, identifier=code))
+            _log.warning("the broker refused a publication on %r: %s", topic, reason)
+
+    def _gather(self) -> None:
+        self._outgoing.gather()
 
     # --- to the framework -------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ what is assumed here.
 # pyright: reportPrivateUsage=false
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import aiomqtt
 from paho.mqtt.client import Client as Paho
@@ -60,13 +60,36 @@ def take_publish(paho: Paho, take: Callable[[int, bytearray], bool]) -> None:
     paho._handle_publish = handle_publish  # type: ignore[method-assign]
 
 
+def take_puback(paho: Paho, take: Callable[[int, int], None], *, reasons: bool) -> None:
+    """`paho.Client._handle_pubackcomp`, `_in_packet`: paho waits for no PUBACK, as what asks for one is sent by us.
+
+    `take` gets packet id and reason code; only MQTT 5 has `reasons`. A packet that is malformed is left to paho.
+    """
+    handle = paho._handle_pubackcomp
+
+    def handle_pubackcomp(cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
+        packet = paho._in_packet["packet"]
+        length = len(packet)
+        if cmd != "PUBACK" or not (length == 2 or (reasons and length > 2)):
+            return handle(cmd)
+        take(packet[0] << 8 | packet[1], packet[2] if length > 2 else 0)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    paho._handle_pubackcomp = handle_pubackcomp  # type: ignore[method-assign]
+
+
+def next_mid(paho: Paho) -> int:
+    """`paho.Client._mid_generate`: packet ids that paho counts on, from 1 to 65,535 and over again."""
+    return paho._mid_generate()
+
+
 def held(paho: Paho, mid: int) -> MQTTMessage | None:
     """`paho.Client._in_messages`: a QoS 2 message waits there from PUBLISH to PUBREL; we want it at PUBLISH."""
     return paho._in_messages.get(mid)
 
 
 def queue_packets(paho: Paho, packets: bytes) -> None:
-    """`paho.Client._packet_queue`: many acknowledgements as one buffer; PUBREC and PINGREQ have no public call."""
+    """`paho.Client._packet_queue`: many packets as one buffer; PUBREC and PINGREQ have no public call."""
     paho._packet_queue(MessageType.PUBACK, packets, 0, 1)
 
 

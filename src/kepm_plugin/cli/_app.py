@@ -259,7 +259,9 @@ def settings_diff(
 
 @settings.command("declared", help=_declared.ABOUT)
 def settings_declared(
-    target: Target, as_json: Annotated[bool, typer.Option("--json", help=_declared.JSON)] = False
+    target: Target,
+    as_json: Annotated[bool, typer.Option("--json", help=_declared.JSON)] = False,
+    values: Annotated[bool, typer.Option("--values", help=_declared.VALUES)] = False,
 ) -> None:
     """Print what a plugin's code declares."""
-    _declared.print_declared(load(target), as_json=as_json)
+    _declared.print_declared(load(target), as_json=as_json, values=values)

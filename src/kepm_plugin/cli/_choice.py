@@ -53,8 +53,10 @@ class Place:
             return f"{self.plugin_id} keeps no dead letters on disk (journal = False)"
         service = data_folder(self.plugin_id, None, {}, root=True) / FILE
         hint = ""
-        if self.data_dir is None and DATA_DIR_VARIABLE not in os.environ and service != self.file:
-            hint = f"; that of a plugin which runs as a service is {service}: look as root"
+        if self.data_dir is None and DATA_DIR_VARIABLE not in os.environ:
+            hint = "; for a plugin under `dev --root DIR` give --data-dir DIR/.dev/data"
+            if service != self.file:
+                hint = f"; that of a plugin which runs as a service is {service}: look as root{hint}"
         return f"there is no file {self.file}{hint}"
 
 

@@ -1,10 +1,12 @@
 """`settings` of one plugin: what its code declares, and the framework's knobs. By the standard library alone."""
 
 import json
+import sys
 from argparse import ArgumentParser
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
 
+from kepm_plugin.errors import SettingsError, UsageError
 from kepm_plugin.fields import MASK
 from kepm_plugin.plugin import Plugin
 from kepm_plugin.settings import SettingField, Settings, leaves_of, read_key
@@ -15,24 +17,38 @@ ABOUT: Final = "List the plugin's settings with their rules and defaults, and th
 JSON: Final = "As a JSON object."
 
 
-def declared(kind: type[Plugin]) -> dict[str, Any]:
+VALUES: Final = "With --json: say, too, why the plugin would refuse the values in a JSON object on standard input."
+
+
+def declared(kind: type[Plugin], values: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return what a plugin's code declares, as JSON: `id`, `settings` and `knobs`, each with key, type, rule, default.
 
     A default that is null is none: the setting is required, or the plugin does not have what a knob tunes. That of a
-    secret is masked.
+    secret is masked. Of `values`, as an agent hands them out, `refused` says which rule they break, if any.
     """
     from kepm_plugin.knobs import COUNTERS, Knobs, defaults
 
     given = kind.declarations().settings_type
-    values = defaults(kind)
-    return {
+    tuned = defaults(kind)
+    said = {} if values is None else {"refused": _refused(given, values)}
+    return said | {
         "id": kind.id,
         "settings": [_row(field) | _default(given, field) for field in leaves_of(given)],
         "knobs": [
-            _row(field) | {"default": values[field.name], "counters": list(COUNTERS.get(field.name, ()))}
+            _row(field) | {"default": tuned[field.name], "counters": list(COUNTERS.get(field.name, ()))}
             for field in leaves_of(Knobs)
         ],
     }
+
+
+def _refused(settings: type[Settings], values: Mapping[str, str]) -> str:
+    from kepm_plugin.live import Reading
+
+    try:
+        Reading(settings).parse(values)
+    except SettingsError as error:
+        return str(error)
+    return ""
 
 
 def _row(field: SettingField) -> dict[str, Any]:
@@ -45,9 +61,13 @@ def _default(settings: type[Settings], field: SettingField) -> dict[str, Any]:
     return {"default": shown, "required": field.required, "secret": field.secret}
 
 
-def print_declared(kind: type[Plugin], *, as_json: bool) -> None:
-    """Print them, as a table or as JSON."""
-    found = declared(kind)
+def print_declared(kind: type[Plugin], *, as_json: bool, values: bool) -> None:
+    """Print them, as a table or as JSON; with `values`, which are read from standard input, also what is wrong there.
+
+    Raises:
+        UsageError: There is no JSON object of texts.
+    """
+    found = declared(kind, _read_values() if values else None)
     if as_json:
         text.say(json.dumps(found, indent=2))
         return
@@ -57,6 +77,16 @@ def print_declared(kind: type[Plugin], *, as_json: bool) -> None:
         rows.append((row["key"], default, row["rule"], row["description"]))
     for line in columns(rows):
         text.say(line)
+
+
+def _read_values() -> dict[str, str]:
+    try:
+        found: object = json.load(sys.stdin)
+    except ValueError as exc:
+        raise UsageError(f"--values: what comes on standard input is no JSON: {exc}") from exc
+    if not isinstance(found, dict):
+        raise UsageError("--values: give a JSON object on standard input, as `settings get PLUGIN` prints it")
+    return {str(key): str(value) for key, value in cast("dict[object, object]", found).items()}
 
 
 def as_text(value: object) -> str:
@@ -76,3 +106,4 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of `settings` to a plugin's own command line."""
     parser.add_argument("--json", action="store_true", help=JSON)
+    parser.add_argument("--values", action="store_true", help=VALUES)

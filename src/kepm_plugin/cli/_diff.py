@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,8 @@ WITHIN: Final = 30.0
 _SHOWN: Final = 40  # characters of a value in the table
 _OURS: Final = "kepm_plugin"
 _SCRIPT: Final = "kepm-plugin"
+_WORDS: Final = ("--json", "--values")
+_LAST_GOOD: Final = "(last good)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Row:
     file: str | None
     default: str | None
     effective: str | None
+    """None, too, of a setting where the plugin refuses the values: then the last good one is in force."""
     differs: bool
     """Whether storage, file and default, where there, are not all the same."""
     required: bool = False
@@ -59,6 +62,8 @@ def rows_of(
     settings: list[dict[str, Any]] = [] if declared is None else declared["settings"]
     secret = [one["key"].casefold() for one in settings if one["secret"]]
     rows = [_declared_row(one, "setting", stored, file) for one in settings]
+    if declared is not None and declared.get("refused"):
+        rows = [replace(row, effective=None) for row in rows]
     tuned = [_declared_row(one, "knob", stored, file) for one in knobs]
     left = sorted({*stored, *file})
     ours = [key for key in left if key.casefold().startswith(RESERVED_SETTING_PREFIX)]
@@ -133,14 +138,20 @@ def knobs_of(declared: Mapping[str, Any] | None, level: str) -> list[dict[str, A
     return [one | {"default": level} if level and one["key"] == KEYS["log_level"] else one for one in knobs]
 
 
-def table(rows: Iterable[Row]) -> list[str]:
-    """Return the lines of a table; a star marks what is not the same everywhere."""
+def table(rows: Iterable[Row], *, refused: bool = False) -> list[str]:
+    """Return the lines of a table; a star marks what is not the same everywhere.
+
+    Args:
+        rows: The keys.
+        refused: Whether the plugin refuses its settings as they are.
+    """
     cells: list[Sequence[str]] = [("", "KEY", "STORAGE", "FILE", "DEFAULT", "EFFECTIVE", "")]
     for row in rows:
         default = "(required)" if row.required else _cut(row.default)
         note = "refused" if row.refused else "unknown" if row.kind == "unknown" else ""
         mark = "*" if row.differs else ""
-        cells.append((mark, row.key, _cut(row.storage), _cut(row.file), default, _cut(row.effective), note))
+        effective = _LAST_GOOD if refused and row.kind == "setting" else _cut(row.effective)
+        cells.append((mark, row.key, _cut(row.storage), _cut(row.file), default, effective, note))
     return columns(cells)
 
 
@@ -165,27 +176,31 @@ def asking(program: Sequence[str], *, run: bool) -> list[str] | None:
     for number, word in enumerate(given[1:], 1):
         ours = (word == _OURS and given[number - 1] == "-m") or Path(word).stem == _SCRIPT
         if ours and given[number + 1 : number + 2] == ["run"] and len(given) > number + 2:
-            return [*given[: number + 1], "settings", "declared", given[number + 2], "--json"]
+            return [*given[: number + 1], "settings", "declared", given[number + 2], *_WORDS]
     if Path(given[0]).stem == _SCRIPT and given[1:2] == ["run"] and len(given) > 2:
-        return [given[0], "settings", "declared", given[2], "--json"]
-    return [given[0], "settings", "--json"] if run else None
+        return [given[0], "settings", "declared", given[2], *_WORDS]
+    return [given[0], "settings", *_WORDS] if run else None
 
 
-def ask(command: Sequence[str], plugin: str, folder: Path) -> dict[str, Any]:
-    """Run such a command in a folder, and return what the code declares.
+def ask(command: Sequence[str], plugin: str, folder: Path, values: Mapping[str, str]) -> dict[str, Any]:
+    """Run such a command in a folder, and return what the code declares, and says of values that the agent hands out.
 
     Raises:
         UsageError: It did not say, or is about another plugin.
     """
     try:
         done = subprocess.run(  # noqa: S603
-            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=WITHIN, check=False
+            command, cwd=folder, input=json.dumps(values).encode(), capture_output=True, timeout=WITHIN, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise UsageError(f"{command[0]} did not say which settings {plugin} declares: {exc}") from exc
     try:
         found: dict[str, Any] = json.loads(done.stdout)
-        known = found["id"] == plugin and all(one["key"] for one in (*found["settings"], *found["knobs"]))
+        known = (
+            found["id"] == plugin
+            and isinstance(found["refused"], str)
+            and all(one["key"] for one in (*found["settings"], *found["knobs"]))
+        )
     except (ValueError, TypeError, KeyError):
         known, found = False, {}
     if not known:

@@ -23,7 +23,7 @@ def run_command(kind: type[Plugin], given: Sequence[str]) -> int:
         _deadletters.run_parsed(kind, options)
         return 0
     if command == "settings":
-        _declared.print_declared(kind, as_json=options["json"])
+        _declared.print_declared(kind, as_json=options["json"], values=options["values"])
         return 0
     if command == "validate":
         return _manifest.validate(options["files"], options["root"])

@@ -91,7 +91,7 @@ def diff(plugin: str, root: Path | None, *, as_json: bool, run: bool) -> None:
     declared, why = None, "its manifest names no target; --ask runs its program with `settings --json`"
     if command is not None:
         try:
-            declared = _diff.ask(command, plugin, client.root)
+            declared = _diff.ask(command, plugin, client.root, client.get_settings(plugin))
         except UsageError as exc:
             why = str(exc)
     knobs: list[dict[str, Any]] = []
@@ -101,18 +101,26 @@ def diff(plugin: str, root: Path | None, *, as_json: bool, run: bool) -> None:
         level = client.get_settings(SYSTEM_PLUGIN).get(LOGGING_LEVEL_KEY, "")
         knobs = _diff.knobs_of(declared, level)
     rows = _diff.rows_of(layers, declared, knobs)
+    refused = "" if declared is None else declared["refused"]
     if as_json:
         print_json(
             {
                 "pluginName": plugin,
                 "defaultsKnown": declared is not None,
                 "fileChanged": layers["fileChanged"],
+                "refused": refused,
                 "settings": [asdict(row) for row in rows],
             }
         )
     else:
-        for line in _diff.table(rows):
+        for line in _diff.table(rows, refused=bool(refused)):
             text.say(line)
+    if refused:
+        print(
+            f"kepm-plugin: {plugin} refuses these settings: {text.visible(refused)}; what was in force before stays, "
+            "or it does not start",
+            file=sys.stderr,
+        )
     if declared is None:
         print(
             f"kepm-plugin: the defaults of {plugin}'s code are not known, nor which settings are secret: {why}; what "

@@ -162,6 +162,8 @@ class Contract(Struct, frozen=True, kw_only=True):
             self.log_source_field: source,
             self.log_message_field: message,
         }
+        if own.keys().isdisjoint(fields):
+            return {**own, **fields}
         return own | {key: value for key, value in fields.items() if key not in own}
 
     def _timestamp(self, text: str) -> str | float:

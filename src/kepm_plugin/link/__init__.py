@@ -5,8 +5,9 @@ A state machine over a `Session` port; knows no MQTT library. Time comes from an
 
 from ._history import History
 from ._link import SUSPENDED, Link
-from ._options import LinkOptions, delays
+from ._options import LinkOptions
 from ._session import Connector, Deliver, Ending, Observer, Session
+from ._waits import Waits, delays
 
 __all__ = [
     "SUSPENDED",
@@ -18,5 +19,6 @@ __all__ = [
     "LinkOptions",
     "Observer",
     "Session",
+    "Waits",
     "delays",
 ]

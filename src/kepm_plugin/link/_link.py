@@ -1,9 +1,8 @@
 """The state machine: connect, subscribe, watch, and restore what was lost until the budget is spent."""
 
 import math
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from itertools import chain
 from random import Random
 
 import anyio
@@ -16,9 +15,10 @@ from ..plugin import Gap
 from ..suspension import Suspension
 from ._echo import MISSED, Prover
 from ._history import History
-from ._options import LinkOptions, delays
+from ._options import LinkOptions
 from ._session import Connector, Ending, Observer, Session
 from ._takeover import FIRST_WAIT, HELD, LONGEST_WAIT, SOON, Takeovers
+from ._waits import Waits, delays
 
 SUSPENDED = "suspended"
 """Reason of a gap that a sleep of the machine, or a pause of the process, has made."""
@@ -26,13 +26,16 @@ SUSPENDED = "suspended"
 LATE = 2
 """By so many ticks everything must be late to count as a sleep."""
 
+LOOK = 1.0
+"""Seconds of a long wait after which it is looked whether we are still wanted."""
+
 
 class _Away(Struct):
     """Why and since when there is no session, how much of the budget is spent, and how often it was tried."""
 
     since: float
     reason: str
-    waits: Iterator[float]
+    waits: Waits
     spent: float = 0.0
     attempts: int = 0
 
@@ -92,8 +95,11 @@ class Link:
             away.attempts += 1
             self._history.note("connecting", away.reason)
             served = await self._session(away)
+            took = 0.0
             if not served.up:
-                self._spend(away, self._now() - started, self._options.attempt)
+                took = self._now() - started
+                if self._spend(away, took, self._options.attempt):
+                    took = 0.0
             else:
                 away = _Away(
                     served.ended, SUSPENDED if served.slept else served.reason, self._waits_after(served, away)
@@ -109,7 +115,7 @@ class Link:
                     f"({served.reason}); the process ends so that the agent restarts it"
                 )
             if slowly is None:
-                await self._wait(away, self._random.uniform(0, next(away.waits)))
+                await self._wait(away, self._random.uniform(0, away.waits.after(took, away.spent)))
             else:
                 await self._wait_long(self._random.uniform(0, slowly))
 
@@ -119,36 +125,43 @@ class Link:
 
     # --- between sessions ---------------------------------------------------------------------------------------------
 
-    def _waits(self) -> Iterator[float]:
-        return delays(self._options.first_delay, self._options.max_delay)
+    def _waits(self) -> Waits:
+        return Waits(self._options)
 
-    def _waits_after(self, served: _Served, away: _Away) -> Iterator[float]:
+    def _waits_after(self, served: _Served, away: _Away) -> Waits:
         if served.ending == "closed":
             # Whether the broker can be reached right now tells its end from a takeover.
-            return chain((0.0,), self._waits())
+            return Waits(self._options, at_once=True)
         # One that breaks as soon as it began does not make us hurry.
         brief = served.lived is not None and served.lived <= self._options.max_delay
         return away.waits if brief else self._waits()
 
     async def _wait(self, away: _Away, seconds: float) -> None:
-        paused = self._now()
-        await anyio.sleep(seconds)
-        self._spend(away, self._now() - paused, seconds)
+        """Wait, but not beyond a sleep of the machine, and look meanwhile whether we are still wanted."""
+        while True:
+            paused, part = self._now(), min(seconds, LOOK)
+            await anyio.sleep(part)
+            slept = self._spend(away, self._now() - paused, part)
+            seconds -= part
+            if slept or seconds <= 0 or away.spent >= self.budget:
+                return
+            self._observer.beat(False)
 
     async def _wait_long(self, seconds: float) -> None:
         """Wait, of our own will and so not from the budget, and have it looked whether we are still wanted."""
         end = self._now() + seconds
         while (rest := end - self._now()) > 0:
-            await anyio.sleep(min(rest, 1.0))
+            await anyio.sleep(min(rest, LOOK))
             self._observer.beat(False)
 
-    def _spend(self, away: _Away, elapsed: float, expected: float) -> None:
-        """Take time from the budget; after a sleep of the machine everything starts anew."""
+    def _spend(self, away: _Away, elapsed: float, expected: float) -> bool:
+        """Take time from the budget; after a sleep of the machine, which is told, everything starts anew."""
         if elapsed <= expected + LATE * self._options.tick:
             away.spent += elapsed
-            return
+            return False
         self._resumed(elapsed)
         away.reason, away.waits, away.spent = SUSPENDED, self._waits(), 0.0
+        return True
 
     def _resumed(self, seconds: float) -> None:
         self._history.note("resumed", f"about {seconds:.0f} s had passed unseen")

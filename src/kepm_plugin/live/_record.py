@@ -202,7 +202,7 @@ class Record:
         """Write the file where it would be another one; there is none where there is nothing to note."""
         if self.path is None:
             if self.intent is not None:
-                self._complain("no folder for the plugin's files")
+                self._complain("no folder for the plugin's files", logging.INFO)  # As its author wants it.
             return
         self._late = self._alive()
         body = None if self.empty else msgspec.json.encode(_File(SCHEMA, self._masked(self.intent), self._prints()))
@@ -223,11 +223,11 @@ class Record:
         if self._written is not None or not self.empty:
             self.save()
 
-    def _complain(self, reason: str) -> None:
+    def _complain(self, reason: str, level: int = logging.WARNING) -> None:
         if not self._complained:
             self._complained = True
             remedy = "settings are written all the same; should this process be killed meanwhile, nothing undoes it"
-            log.warning("settings.unrecorded", extra={"reason": f"{reason}; {remedy}"})
+            log.log(level, "settings.unrecorded", extra={"reason": f"{reason}; {remedy}"})
 
     def _masked(self, intent: Intent | None) -> Intent | None:
         if intent is None:

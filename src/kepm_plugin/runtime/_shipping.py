@@ -42,6 +42,7 @@ class LogShipper:
         """Move all that is there; return when the broker or the disk has it, or neither takes anything."""
         while (self._is_up() or self._outbox.keeps_records) and await self._move():
             pass
+        self._pipe.settle()  # Without a link, too: what waits for long waits as records.
 
     def rouse(self) -> None:
         """Look again: there are records, or somebody who takes them."""

@@ -61,6 +61,8 @@ class Uplink:
         self.serving = anyio.Event()
         """Set when the subscriptions were confirmed for the first time."""
         self._next_up = anyio.Event()
+        self._away = self._rival = ""
+        """Why the link is down, and whether that is another client's doing."""
 
     def options(self) -> LinkOptions:
         """Return how patient the link is, and what it subscribes."""
@@ -107,7 +109,7 @@ class Uplink:
 
     async def down(self, reason: str) -> None:
         """Stop sending; find out whether there is sense in trying again, and where."""
-        was_up, self._status.up = self._status.up, False
+        was_up, self._status.up, self._away = self._status.up, False, reason
         self._host.link_lost(reason)
         self._outbox.detach()
         self._reactions.down()
@@ -139,10 +141,11 @@ class Uplink:
         if up:
             self._around.alive()
         else:
-            self._wanted("another client has its client id")
+            self._wanted(self._rival or self._away)
 
     def taken_over(self, reason: str | None) -> None:
         """Say that another client uses this plugin's client id, and that it is not fought."""
+        self._rival = "" if reason is None else "another client has its client id"
         remedy = "; end that client, or give it a client id of its own; this one connects again after a while"
         self._status.trouble("link", None if reason is None else reason + remedy)
 

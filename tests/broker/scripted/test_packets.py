@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from kepm_plugin.broker import Version
+from kepm_plugin.broker._wire import Wire
 from kepm_plugin.devagent.ends import reset
 from kepm_plugin.errors import BrokerRefused, LinkLost
 from kepm_plugin.message import Publication
@@ -226,12 +227,68 @@ async def test_a_loss_ends_the_waiting_for_an_answer(scripted: Any, inbox: Any) 
 # --- publishing -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("qos", [0, 1, 2])
 @pytest.mark.parametrize(("version", "properties"), [("5", b"\x05\x09\0\x02id"), ("3.1.1", b"")])
-async def test_correlation_data_needs_mqtt_5(scripted: Any, inbox: Any, version: Version, properties: bytes) -> None:
+async def test_correlation_data_needs_mqtt_5(
+    scripted: Any, inbox: Any, version: Version, properties: bytes, qos: int
+) -> None:
     async with scripted.session(version, inbox) as (link, peer):
-        link.publish(Publication("a", b"x", qos=0, correlation_data=b"id"))
-        body = b"\0\x01a" + properties + b"x"
-        await peer.expect(b"\x30" + bytes([len(body)]) + body)
+        link.publish(Publication("a", b"x", qos=qos, correlation_data=b"id"))
+        body = b"\0\x01a" + (b"\0\x01" if qos else b"") + properties + b"x"
+        await peer.expect(bytes([0x30 | qos << 1, len(body)]) + body)
+
+
+@VERSIONS
+async def test_publications_are_sent_in_order_whatever_their_qos_and_size(
+    scripted: Any, inbox: Any, version: Version
+) -> None:
+    sent = [(1, 1), (1, 1), (0, 1), (1, 20_000), (1, 1), (2, 1), (1, 9_000), (1, 9_000), (1, 200_000), (1, 1)]
+    async with scripted.session(version, inbox) as (link, peer):
+        for number, (qos, size) in enumerate(sent):
+            link.publish(Publication(f"t{number}", b"x" * size, qos=qos, retain=number == 4))
+        for number, (qos, size) in enumerate(sent):
+            header, body = await peer.packet()
+            assert (header, body[2:4]) == (0x30 | qos << 1 | (number == 4), b"t%d" % number)
+            assert body[4:] == (
+                ((number + 1).to_bytes(2, "big") if qos else b"") + (b"\0" if version == "5" else b"") + b"x" * size
+            )
+        link.publish(Publication("last", b"", qos=1))
+        await link.leave()
+        assert [(await peer.packet())[0] for _ in range(2)] == [0x32, 0xE0]
+
+
+@pytest.mark.parametrize(("size", "joined"), [(100, 20), (5_000, 3), (20_000, 1)])
+async def test_what_is_published_in_one_turn_is_one_write_as_far_as_a_record_of_tls_has_room(
+    scripted: Any, inbox: Any, monkeypatch: pytest.MonkeyPatch, size: int, joined: int
+) -> None:
+    written: list[int] = []
+    send = Wire.send
+
+    def counted(wire: Wire, data: bytes) -> int:
+        written.append(len(data))
+        return send(wire, data)
+
+    async with scripted.session("5", inbox) as (link, peer):
+        monkeypatch.setattr(Wire, "send", counted)
+        for _ in range(20):
+            link.publish(Publication("a", b"x" * size, qos=1))
+        packets = [await peer.packet() for _ in range(20)]
+    around = 2 if size < 122 else 3 if size < 16_378 else 4
+    assert written[0] == joined * (around + len(packets[0][1]))
+    assert len(packets[0][1]) == 2 + 1 + 2 + 1 + size
+
+
+@VERSIONS
+async def test_each_confirmation_is_told_once(scripted: Any, inbox: Any, version: Version) -> None:
+    done: list[int] = []
+    reason = b"\x40\x09\0\x03\0\x05\x1f\0\x02ok" if version == "5" else puback(3)  # with a reason string
+    async with scripted.session(version, inbox) as (link, peer):
+        for number in range(1, 5):
+            link.publish(Publication("a", b"", qos=2 if number == 2 else 1), lambda number=number: done.append(number))
+        peer.send(puback(4), puback(1), puback(1), puback(77), reason, b"\x50\x02\0\x02", b"\x70\x02\0\x02")
+        peer.send(publish(version, b"last"))
+        await inbox.until(1)
+    assert done == [4, 1, 3, 2]
 
 
 async def test_a_denied_publication_is_acknowledged_and_said_once_for_each_topic(
@@ -295,6 +352,8 @@ async def test_a_packet_id_that_is_still_in_use_is_a_loss(scripted: Any, inbox: 
         ("5", b"\xf0\0", "the broker sent what is not MQTT"),
         ("3.1.1", b"\xe0\0", "the broker sent what is not MQTT"),
         ("3.1.1", b"\x30\x01a", "the broker sent what is not MQTT"),
+        ("3.1.1", b"\x40\x03\0\x01\0", "the broker sent what is not MQTT"),
+        ("5", b"\x40\x01\0", "the broker sent what is not MQTT"),
     ],
 )
 async def test_the_reason_of_a_loss_is_in_plain_words(
