@@ -884,14 +884,18 @@ def test_what_is_logged_while_records_are_made_does_not_go_on_for_ever() -> None
         assert [record["message"] for record in logs.records()] == ["is it ***", "asked"]
 
 
-def test_an_event_without_a_record_is_counted() -> None:
+def test_an_event_without_a_record_is_counted_and_the_others_are_told() -> None:
     class Unfit(Contract, frozen=True):
-        def log_record(self, **_: object) -> dict[str, Any]:
+        def log_record(self, *, message: str, **others: Any) -> dict[str, Any]:
+            if message != "unfit":
+                return super().log_record(message=message, **others)
             raise KeyError("timestamp")
 
     with taken(contract=Unfit(), read=False) as logs:
-        EARLY.info("one")
-        assert (logs.records(), logs.pipe.dropped) == ([{"message": "1 records dropped"}], 1)
+        for message in ("one", "unfit", "two"):
+            EARLY.info(message)
+        assert [record["message"] for record in logs.records()] == ["1 records dropped", "one", "two"]
+        assert logs.pipe.dropped == 1
 
 
 # --- levels -----------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from kepm_plugin.outbox import MAX_AGE
 from kepm_plugin.outbox import SIZE as OUTBOX_SIZE
 from kepm_plugin.plugin import Plugin
 from kepm_plugin.settings import Settings, fields_of, read_key, setting
+from kepm_plugin.spelling import nearest
 from kepm_plugin.stall import LIMIT as STEP
 from kepm_plugin.store import DEFAULT
 
@@ -222,6 +223,4 @@ def read(values: Mapping[str, str], plugin: type[Plugin], last: Knobs) -> Readin
 
 def near_miss(key: str) -> str:
     """Return the knob that a key that is none may mean; empty where none is near."""
-    from difflib import get_close_matches  # a process whose knobs are right needs none of it
-
-    return next(iter(get_close_matches(key.casefold(), KEYS.values(), n=1, cutoff=_NEAR)), "")
+    return nearest(key.casefold(), KEYS.values(), cutoff=_NEAR)

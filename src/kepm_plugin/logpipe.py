@@ -134,28 +134,28 @@ class LogPipe:
             self._lost.pop()
             self._drop()
         while arrived := [self._arrived.popleft() for _ in range(len(self._arrived))]:
-            flat = [one for one in arrived if not isinstance(one, bytes)]
-            made = iter(self._made(flat) if flat else ())
-            for one in arrived:
-                self._keep(one if isinstance(one, bytes) else next(made, None))
+            records = self._made(arrived)
+            self._drop(len(arrived) - len(records))
+            self._queue.extend(records)
+            self._bytes += sum(map(len, records))
+            while len(self._queue) > self._records or self._bytes > self._size:
+                self._bytes -= len(self._queue.popleft())
+                self._drop()
 
-    def _made(self, events: Sequence[FlatEvent]) -> Sequence[bytes | None]:
+    def _made(self, arrived: Sequence[bytes | FlatEvent]) -> list[bytes]:
+        """Return the records that there are, or can be made."""
+        records = [one for one in arrived if isinstance(one, bytes)]
+        if len(records) == len(arrived):
+            return records
         none: Sequence[bytes | None] = ()
-        return attempt(lambda: self.make_flat(events), none)
+        flat = [one for one in arrived if not isinstance(one, bytes)]
+        made = iter(attempt(lambda: self.make_flat(flat), none))
+        told = (one if isinstance(one, bytes) else next(made, None) for one in arrived)
+        return [record for record in told if record is not None]
 
-    def _keep(self, record: bytes | None) -> None:
-        if record is None:
-            self._drop()
-            return
-        self._queue.append(record)
-        self._bytes += len(record)
-        while len(self._queue) > self._records or self._bytes > self._size:
-            self._bytes -= len(self._queue.popleft())
-            self._drop()
-
-    def _drop(self) -> None:
-        self.dropped += 1
-        self._untold += 1
+    def _drop(self, count: int = 1) -> None:
+        self.dropped += count
+        self._untold += count
 
 
 class Fallback:

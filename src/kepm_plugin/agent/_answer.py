@@ -1,6 +1,7 @@
 """What the agent answered: statuses as errors, bodies read liberally."""
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -28,7 +29,7 @@ class Answer:
 
     def text(self, url: str) -> str:
         try:
-            return self._body.decode("utf-8-sig")
+            return self._body.removeprefix(BOM_UTF8).decode()
         except UnicodeDecodeError:
             raise BadAgentAnswer(f"{self._method} {url}: the answer is not UTF-8") from None
 

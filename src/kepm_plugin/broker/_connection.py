@@ -23,7 +23,7 @@ from ..errors import BrokerRefused, LinkLost
 from ..eventloop import shared_wait
 from ._client import RECEIVE_MAXIMUM, new_client, remedy, words
 from ._options import BrokerAddress, Ending, SessionOptions, Version
-from ._private import between_packets, forget_ping, note_received, paho_of, queue_packets, take_publish, use_wire
+from ._private import between_packets, forget_ping, note_received, paho_of, queue_packets, take_packets, use_wire
 from ._wire import Wire
 
 DRAIN: Final = RECEIVE_MAXIMUM
@@ -69,7 +69,7 @@ class Connection:
             address: Whom it is connected to.
             options: Of the session.
             version: Of MQTT.
-            take: Is offered each PUBLISH before paho, as `Wire.hand_over` does.
+            take: Is offered each packet before paho, as `Wire.hand_over` does.
             before_writing: Is called before what is queued is written, so that more can be.
             after: Is called each time that paho has worked and may have called hooks.
         """
@@ -94,7 +94,7 @@ class Connection:
         self.paho = paho_of(self.client)
         self.paho.disable_logger()  # it formats a line for every packet
         use_wire(self.paho, wire)
-        take_publish(self.paho, take)
+        take_packets(self.paho, take)
         self._aiomqtt_connected: Any = self.paho.on_connect
         self._aiomqtt_disconnected: Any = self.paho.on_disconnect
         self.paho.on_connect = self._on_connect

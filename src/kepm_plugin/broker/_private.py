@@ -45,20 +45,27 @@ def leave_acknowledging(paho: Paho, on_publish_2: Callable[[int], None]) -> None
     paho._send_pubrec = pubrec  # type: ignore[method-assign]
 
 
-def take_publish(paho: Paho, take: Callable[[int, bytes, int, int], bool]) -> None:
-    """`paho.Client._handle_publish`, `_in_packet`: what paho makes of a PUBLISH costs more than all the rest of it.
+def take_packets(paho: Paho, take: Callable[[int, bytes, int, int], bool]) -> None:
+    """`paho.Client._handle_publish`, `_handle_pubackcomp`, `_in_packet`: what paho does for these is most of its work.
 
-    `take` gets the first byte of a packet, and what the body is in, with its begin and end; where it returns False paho
-    does what it always did.
+    `take` gets the first byte of a PUBLISH, PUBACK or PUBCOMP, and what the body is in, with its begin and end; where
+    it returns False paho does what it always did.
     """
-    handle = paho._handle_publish
+    publish, pubackcomp = paho._handle_publish, paho._handle_pubackcomp
 
-    def handle_publish() -> MQTTErrorCode:
+    def taken() -> bool:
         packet = paho._in_packet
         body = bytes(packet["packet"])
-        return MQTTErrorCode.MQTT_ERR_SUCCESS if take(packet["command"], body, 0, len(body)) else handle()
+        return take(packet["command"], body, 0, len(body))
+
+    def handle_publish() -> MQTTErrorCode:
+        return MQTTErrorCode.MQTT_ERR_SUCCESS if taken() else publish()
+
+    def handle_pubackcomp(cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
+        return MQTTErrorCode.MQTT_ERR_SUCCESS if taken() else pubackcomp(cmd)
 
     paho._handle_publish = handle_publish  # type: ignore[method-assign]
+    paho._handle_pubackcomp = handle_pubackcomp  # type: ignore[method-assign]
 
 
 def between_packets(paho: Paho) -> bool:
@@ -73,24 +80,6 @@ def note_received(paho: Paho, now: float) -> None:
     known to be there.
     """
     paho._last_bytes_received = now
-
-
-def take_puback(paho: Paho, take: Callable[[int, int], None], *, reasons: bool) -> None:
-    """`paho.Client._handle_pubackcomp`, `_in_packet`: paho waits for no PUBACK, as what asks for one is sent by us.
-
-    `take` gets packet id and reason code; only MQTT 5 has `reasons`. A packet that is malformed is left to paho.
-    """
-    handle = paho._handle_pubackcomp
-
-    def handle_pubackcomp(cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
-        packet = paho._in_packet["packet"]
-        length = len(packet)
-        if cmd != "PUBACK" or not (length == 2 or (reasons and length > 2)):
-            return handle(cmd)
-        take(packet[0] << 8 | packet[1], packet[2] if length > 2 else 0)
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
-
-    paho._handle_pubackcomp = handle_pubackcomp  # type: ignore[method-assign]
 
 
 def next_mid(paho: Paho) -> int:

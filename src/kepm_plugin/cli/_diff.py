@@ -4,7 +4,6 @@ import json
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ from kepm_plugin.errors import UsageError
 from kepm_plugin.fields import MASK
 from kepm_plugin.knobs import KEYS, Knobs, defaults, read
 from kepm_plugin.plugin import Plugin
+from kepm_plugin.spelling import nearest
 
 from ._declared import as_text, columns
 
@@ -69,7 +69,7 @@ def rows_of(
     ours = [key for key in left if key.casefold().startswith(RESERVED_SETTING_PREFIX)]
     for key in (key for key in left if key not in ours):
         kind = "setting" if declared is None else "unknown"
-        hidden = key not in file if declared is None else bool(get_close_matches(key.casefold(), secret, n=1))
+        hidden = key not in file if declared is None else bool(nearest(key.casefold(), secret))
         rows.append(_row(key, kind, stored.get(key), file.get(key), None, hidden=hidden))
     return rows + tuned + [_row(key, "unknown", stored.get(key), file.get(key), None, hidden=False) for key in ours]
 

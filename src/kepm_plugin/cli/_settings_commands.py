@@ -2,13 +2,13 @@
 
 import sys
 from dataclasses import asdict
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
 from kepm_plugin.contract import LOGGING_LEVEL_KEY, RESERVED_SETTING_PREFIX, SYSTEM_PLUGIN
 from kepm_plugin.errors import UnknownPlugin, UsageError
 from kepm_plugin.plugin import Plugin
+from kepm_plugin.spelling import nearest
 
 from . import _letter_text as text
 from ._dev import client_of, print_json
@@ -48,8 +48,8 @@ def set_setting(plugin: str, key: str, value: str, root: Path | None) -> None:
     if in_file:
         return
     others = list(client.settings_layers(plugin)["file"])  # what is stored may be misspelt, too
-    near = [one for one in others if one.endswith(f".{key}")] or get_close_matches(key, others, n=1)
-    meant = f"; {near[0]} is meant?" if near else ""
+    near = next((one for one in others if one.endswith(f".{key}")), "") or nearest(key, others)
+    meant = f"; {near} is meant?" if near else ""
     print(
         f"kepm-plugin: stored; {key} is not among the settings in {plugin}'s file, which holds all but required and "
         f"secret ones{meant}",

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from kepm_plugin.contract import DOCUMENTED, ITEMS, Contract
 from kepm_plugin.errors import UsageError
+from kepm_plugin.spelling import nearest
 
 from ._place import trusted_text
 
@@ -37,10 +38,8 @@ def _items(content: Mapping[str, Any]) -> Mapping[str, Any]:
             raise UsageError(f"{name} is documented by the vendor, and only what is assumed can be replaced")
         if isinstance(value, dict):
             raise UsageError(f"there is no table [{name}]; items stand at the top of the file, as in {_EXAMPLE}")
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, ITEMS, n=1)
-        meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(ITEMS)}"
+        near = nearest(name, ITEMS)
+        meant = f"did you mean {near!r}?" if near else f"there are {', '.join(ITEMS)}"
         raise UsageError(f"there is no item {name!r}; {meant}")
     return content
 

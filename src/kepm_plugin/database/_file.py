@@ -103,11 +103,15 @@ def is_there(path: Path) -> bool:
 
 def prepare(connection: Connection, schema: Schema) -> Fault:
     """Set safe modes and make the tables where there are none; return what is wrong with the file."""
-
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > schema.version:
             return "newer"
+        is_new = connection.execute("PRAGMA page_count").fetchone()[0] == 0
+        if is_new:
+            # To go over to WAL is a change itself, which a journal on disk, synced three times, could take back: there
+            # is nothing yet to go back to. The file, its log and the folder are synced all the same.
+            connection.execute("PRAGMA journal_mode = MEMORY")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {MOST_PAGES}")
@@ -116,6 +120,8 @@ def prepare(connection: Connection, schema: Schema) -> Fault:
             connection.executescript(
                 f"BEGIN IMMEDIATE; {schema.script}; PRAGMA user_version = {schema.version}; COMMIT"
             )
+        if is_new:  # what has just been made needs no check
+            return ""
         if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             return "damaged"
         _ask(connection, schema)

@@ -13,7 +13,7 @@ _UNITS: Final = {
 }
 _SPELLINGS: Final = {unit.casefold(): size for unit, size in _UNITS.items()} | {"byte": 1, "bytes": 1}
 # Not `10M`: some read it as 10,000,000 and some as 10,485,760.
-_TEXT: Final = re.compile(rf"({NUMBER})(e[+-]?\d{{1,2}})?\s*([a-z]*)", re.ASCII)
+_TEXT: Final = rf"({NUMBER})(e[+-]?\d{{1,2}})?\s*([a-z]*)"
 _LONGEST: Final = 100  # characters of a text
 _LIMIT: Final = 2**63  # what .NET calls a long ends below it
 
@@ -60,7 +60,7 @@ class Size(int):
 
 
 def _parsed(text: str) -> int:
-    found = _TEXT.fullmatch(text.strip().casefold()) if len(text) <= _LONGEST else None
+    found = re.fullmatch(_TEXT, text.strip().casefold(), re.ASCII) if len(text) <= _LONGEST else None
     if not found or (found[3] and found[3] not in _SPELLINGS):
         raise ValueError("a size is a number and a unit, as in 10MB or 64KiB")
     value, rest = product(found[1], _SPELLINGS.get(found[3], 1), found[2])

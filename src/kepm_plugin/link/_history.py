@@ -5,7 +5,9 @@ session has held: the first failure is, and each further reason; the rest is cou
 """
 
 import logging
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Final, Literal, get_args
+
+from msgspec import Struct
 
 Transition = Literal[
     "connecting",
@@ -26,7 +28,7 @@ REASONS: Final = 10
 """Reasons of one transition that are said before a session holds; they may hold whatever a broker says."""
 
 
-class _Event(NamedTuple):
+class _Event(Struct, frozen=True):
     name: str
     level: int
 

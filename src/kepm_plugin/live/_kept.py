@@ -40,7 +40,7 @@ class Kept:
         """Write what is in force now; a disk that fails costs no more than the next start's last good settings."""
         self.settings = {key: value for key, value in flat(snapshot).items() if key not in self._reading.secret}
         body = msgspec.json.encode(_File(SCHEMA, self.settings))
-        if self.path is None or body == self._written:
+        if self.path is None or not self._reading.keys or body == self._written:
             return
         try:
             write_private(self.path, body.decode())

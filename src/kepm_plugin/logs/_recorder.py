@@ -158,13 +158,15 @@ class Recorder(logging.Handler):
         if to_people:
             self._fallback.put(record.line())
 
-    def make_flat(self, events: Sequence[FlatEvent]) -> list[bytes | None]:
+    def make_flat(self, events: Sequence[FlatEvent]) -> Sequence[bytes | None]:
         """Make the records of flat events; None where that fails."""
         nested = _making.busy
         _making.busy = True
         try:
             self._redactor.refresh()
-            return [attempt(partial(self._flat.encoded, event), None) for event in events]
+            none: Sequence[bytes | None] = ()
+            made = attempt(lambda: list(map(self._flat.encoded, events)), none)
+            return made or [attempt(partial(self._flat.encoded, event), None) for event in events]
         finally:
             _making.busy = nested
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, cast
 
@@ -18,6 +17,7 @@ from kepm_plugin.contract import (
     REVERT_ALL,
 )
 from kepm_plugin.errors import BadTopic, ManifestError
+from kepm_plugin.spelling import nearest
 from kepm_plugin.topics import check_filter
 
 from ._document import Manifest, parse, shown, type_problems
@@ -262,10 +262,10 @@ def _spelling(manifest: Manifest) -> Said:
         keys = [str(key) for key in cast("dict[str, Any]", held)]
         free = [name for name in children(parent) if name not in keys]
         for key in keys:
-            near = get_close_matches(key, free, n=1, cutoff=0.85)
-            if near and key not in children(parent):
+            near = "" if key in children(parent) else nearest(key, free, cutoff=0.85)
+            if near:
                 way = f"{parent}.{key}" if parent else key
-                yield "warning", way, f"is no documented field; if {near[0]!r} is meant, correct it"
+                yield "warning", way, f"is no documented field; if {near!r} is meant, correct it"
 
 
 def _clashes(read: Sequence[tuple[Path, Manifest]]) -> Iterator[Finding]:

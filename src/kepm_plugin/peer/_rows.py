@@ -2,13 +2,14 @@
 
 import ipaddress
 from collections.abc import Iterable
-from typing import NamedTuple
+
+from msgspec import Struct
 
 Endpoint = tuple[str, int]
 """Address and port of one end of a connection."""
 
 
-class SocketRow(NamedTuple):
+class SocketRow(Struct, frozen=True):
     """One TCP socket of this machine and who holds it.
 
     `holder` is a user id on Linux and a process id elsewhere, None where nothing is attached yet: the kernel reports

@@ -1,7 +1,6 @@
 """What is checked when the class statement of a plugin ends."""
 
 import re
-from difflib import get_close_matches
 from inspect import (
     get_annotations,
     isasyncgenfunction,
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 from ..contract import BUILT_IN_PLUGINS, EXECUTION_CONTEXTS, PLATFORMS, REVERT_ALL
 from ..errors import PluginDefinitionError
+from ..spelling import nearest
 from ._patterns import texts
 from ._publish import Declared
 from ._schedule import is_seconds
@@ -83,10 +83,10 @@ def check_spelling(where: str, name: str, known: tuple[str, ...]) -> None:
     Raises:
         PluginDefinitionError: With the name that is close.
     """
-    near = get_close_matches(name, [one for one in known if len(one) > 4], n=1, cutoff=_SIMILAR)
-    if near and name not in known:
+    near = "" if name in known else nearest(name, (one for one in known if len(one) > 4), cutoff=_SIMILAR)
+    if near:
         raise PluginDefinitionError(
-            f"{where}.{name} is read by nobody, but looks like {near[0]!r}; write that if it is meant, else choose "
+            f"{where}.{name} is read by nobody, but looks like {near!r}; write that if it is meant, else choose "
             "another name"
         )
 
@@ -131,6 +131,8 @@ def check_values(cls: Any) -> None:
         raise PluginDefinitionError(
             f"{where}.outbox is 'disk', and journal = False is for plugins that may not write; leave one of them out"
         )
+    if not _has_own_construction(cls):
+        return
     try:
         signature(cls).bind()
     except TypeError as exc:
@@ -138,6 +140,11 @@ def check_values(cls: Any) -> None:
             f"{where}.__init__ needs arguments ({exc}), and a plugin is made without any; open in 'lifespan' what it "
             "needs, and read 'self.settings' there"
         ) from exc
+
+
+def _has_own_construction(cls: Any) -> bool:
+    """Tell whether arguments are anybody's concern: how `object` is made stands in its docstring, parsed for 3 ms."""
+    return cls.__init__ is not object.__init__ or cls.__new__ is not object.__new__ or type(cls) is not type
 
 
 def _is_int(value: object) -> bool:

@@ -9,6 +9,7 @@ from msgspec import Struct
 from ..contract import ASSUMED
 from ..errors import BadPayload, PluginDefinitionError
 from ..message import Message, command_decoder, decoder
+from ..spelling import nearest
 from ..topics import Pattern
 from ._annotations import UnresolvedAnnotation, annotated, namespace
 from ._checks import check_spelling
@@ -142,7 +143,8 @@ def _check_handle(kind: type[Handler[Any]]) -> None:
         methods = [
             name for name, value in vars(kind).items() if inspect.isfunction(value) and not name.startswith("__")
         ]
-        near = f"; did you mean {min(methods, key=_unlikeness)!r} to be 'handle'?" if methods else ""
+        likely = nearest("handle", methods, cutoff=0)
+        near = f"; did you mean {likely!r} to be 'handle'?" if likely else ""
         raise PluginDefinitionError(
             f"{kind.__qualname__}.handle is missing: write 'async def handle(self, message: Message[...])'{near}"
         )
@@ -160,12 +162,6 @@ def _check_handle(kind: type[Handler[Any]]) -> None:
         raise PluginDefinitionError(
             f"{kind.__qualname__}.handle takes one argument, the message: write 'handle(self, message: Message[...])'"
         )
-
-
-def _unlikeness(name: str) -> float:
-    from difflib import SequenceMatcher
-
-    return -SequenceMatcher(None, name, "handle").ratio()
 
 
 def _check_made(kind: type[Handler[Any]]) -> None:

@@ -7,7 +7,6 @@ import sys
 from contextlib import AbstractContextManager, AsyncExitStack
 from functools import partial
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
 import anyio
@@ -113,7 +112,6 @@ async def _serve(
         if in_force.file is not None:
             log.info("contract.loaded", extra={"file": str(in_force.file), "changes": contract.changes()})
         guard = stack.enter_context(stall_guard(say))
-        warn_of_denials(kind.declarations(), Path(sys.executable))
         base = find_api_base(options.api_base, os.environ, Path(sys.executable))
         agent = await stack.enter_async_context(
             open_agent(base, ca_bundle=options.ca_bundle, peer=options.peer, contract=contract)
@@ -140,6 +138,7 @@ async def _serve(
         )
         serving = Serving(kind, around)
         masking.secrets = serving.secrets
+        warn_of_denials(serving.declarations, Path(sys.executable))
         outcome = await serving.run()
         log.info("plugin.stopped")
         logs.fallback(True)
@@ -149,7 +148,7 @@ async def _serve(
 def _opener(kind: type[Plugin], options: RunOptions, contract: Contract) -> Any:
     choice = ProtocolChoice()
     # One for all connections of this run, or a kept session would never be found again.
-    client_id = contract.client_id_for(kind.id, process=os.getpid(), random=token_hex(4))
+    client_id = contract.client_id_for(kind.id, process=os.getpid(), random=os.urandom(4).hex())
 
     def opener(host: str, port: int, will: Publication | None, deliver: Deliver) -> Any:
         session = SessionOptions(

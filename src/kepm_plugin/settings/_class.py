@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Generic, Self, TypeVar, dataclass_transform
+
+from msgspec import Struct
 
 from kepm_plugin.errors import PluginDefinitionError, SettingsError
 from kepm_plugin.fields import MASK, MISSING, SettingField, masked
@@ -15,7 +17,7 @@ from ._setting import setting
 S = TypeVar("S", bound="Settings")
 
 
-class _Problem(NamedTuple):
+class _Problem(Struct, frozen=True):
     key: str
     rule: str
     text: str
@@ -114,8 +116,7 @@ class Settings:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-@dataclass(frozen=True, slots=True)
-class Change(Generic[S]):
+class Change(Struct, Generic[S], frozen=True):
     """Two snapshots, and the names of the attributes in which they differ; a nested class counts as one."""
 
     old: S

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, fields, replace
 from datetime import date, time, timedelta
 from decimal import Decimal
-from difflib import get_close_matches
 from enum import Enum
 from inspect import get_annotations, iscoroutinefunction, isfunction
 from operator import attrgetter
@@ -29,6 +28,7 @@ from kepm_plugin.fields import (
     shortened,
     type_text,
 )
+from kepm_plugin.spelling import nearest
 
 from ._names import check_keys
 from ._setting import setting
@@ -142,14 +142,14 @@ def _check_method(cls: Any, name: str, function: Any) -> None:
     if name == "validate":
         if iscoroutinefunction(function):
             raise _wrong(cls, name, "is async, and is not awaited", "write `def validate(self) -> None`")
-    elif not name.startswith(("_", "validate")) and get_close_matches(name, ("validate",), cutoff=0.8):
+    elif not name.startswith(("_", "validate")) and nearest(name, ("validate",), cutoff=0.8):
         raise _wrong(cls, name, "is called by nobody, but looks like 'validate'", "write that, or choose another name")
 
 
 def _check_words(cls: Any, name: str, options: Mapping[str, Any]) -> None:
     for word in options:
         if word not in _WORDS:
-            near = [*get_close_matches(word.lower(), _WORDS, n=1), _SYNONYMS.get(word.lower(), "")][0]
+            near = nearest(word.lower(), _WORDS) or _SYNONYMS.get(word.lower(), "")
             meant = f"; did you mean {near!r}?" if near else ""
             remedy = f"write one of {', '.join(_WORDS)}{meant}"
             raise _wrong(cls, name, f"has {word!r}, which setting() does not take", remedy)

@@ -1,13 +1,15 @@
 """What the agent's strings have for one key: as written, in another casing, under an alias, or in parts below it."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from kepm_plugin.errors import SettingsError
 from kepm_plugin.fields import MISSING, SettingField, encode, opens
 
 
-class Found(NamedTuple):
+class Found(Struct, frozen=True):
     """A setting's value, and the declared key or alias that it is from; None: it is the default, which may be missing.
 
     Where neither is there, the value is `MISSING`.

@@ -39,7 +39,7 @@ def check_keys(leaves: Sequence[SettingField], *, reserved: bool, nested: bool) 
         if len({folded(key) for key in (leaf.key, *leaf.aliases)}) <= len(leaf.aliases):
             raise ValueError(f"{leaf.name} has one key twice, {leaf.key!r} and its aliases; leave one out")
     for leaf in leaves:
-        for key in (leaf.key, *leaf.aliases):
+        for key in (leaf.key, *leaf.aliases) if leaf.kind.parts is not None else ():
             for other in leaves:
                 if part := next((one for one in (other.key, *other.aliases) if below_key(leaf, key, one)), None):
                     raise ValueError(

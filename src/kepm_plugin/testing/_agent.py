@@ -1,13 +1,13 @@
 """The agent's settings API in memory, and the settings that a test gives it."""
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 
 from kepm_plugin.contract import BROKER_HOST_KEY, BROKER_PORT_KEY, RESERVED_SETTING_PREFIX, SYSTEM_PLUGIN
 from kepm_plugin.errors import AgentRefused, SettingsError, UnknownPlugin, UsageError
 from kepm_plugin.knobs import KEYS, near_miss
 from kepm_plugin.live import Reading
 from kepm_plugin.settings import Settings, declares, leaves_of
+from kepm_plugin.spelling import nearest
 
 Setting = str | int | float | bool
 
@@ -97,8 +97,8 @@ def check_secrets(settings: type[Settings], given: Mapping[str, Setting]) -> Non
 
 def listed(known: list[str], wanted: str) -> str:
     """Return what there is, and what may be meant."""
-    near = get_close_matches(wanted, known, n=1)
-    return (", ".join(known) or "none") + (f"; did you mean {near[0]!r}?" if near else "")
+    near = nearest(wanted, known)
+    return (", ".join(known) or "none") + (f"; did you mean {near!r}?" if near else "")
 
 
 def text(value: Setting) -> str:
