@@ -245,9 +245,7 @@ def _told(values: Mapping[str, Any]) -> Iterator[str]:
 ITEMS: Final[Mapping[str, Rule]] = {name: one.__metadata__[0] for name, one in Contract.__annotations__.items()}
 """The rule of each item, in the order of the class."""
 
-_DEFAULTS: Final[Mapping[str, Any]] = dict(
-    zip(Contract.__struct_fields__, Contract.__struct_defaults__, strict=True)
-)
+_DEFAULTS: Final[Mapping[str, Any]] = dict(zip(Contract.__struct_fields__, Contract.__struct_defaults__, strict=True))
 
 _OBJECTS: Final = (
     tuple(name for name in ITEMS if name.startswith("log_") and name.endswith("_field")),
