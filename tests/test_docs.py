@@ -254,6 +254,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         "one step of a plugin's code on the event loop": f"{constant('stall.LIMIT'):g} s",
         # Brokers wait for one and a half keep-alives; a ping is sent after one and the time between two looks.
         "a loop that is blocked": f"{(keep_alive / 2 - constant('broker._connection._TICK')) // 10 * 10:g} s",
+        "messages without an answer that are finished in one commit": str(constant("dispatch._ends.TOGETHER")),
         "deliveries that end with the process": str(constant("dispatch._delivery.DELIVERIES")),
         "dead letters": f"{limits.dead_letters:,} and {limits.dead_letter_bytes // mib} MiB",
         "age of a dead letter": f"{limits.dead_letter_age / 86_400:g} days",

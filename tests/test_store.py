@@ -112,6 +112,32 @@ def test_a_message_is_done_in_the_commit_that_holds_its_answers(store: Store) ->
     assert store.kept() == [(kept[1], ANSWER)]
 
 
+@pytest.mark.parametrize("ended", [[], [1], [2, 3], [3, 1, 2, 6], [1, 3, 5], [6, 7, 8], [2, 2]])
+def test_many_messages_are_finished_at_once_in_any_order_and_the_totals_are_right(
+    store: Store, ended: list[int]
+) -> None:
+    large = Received("t", bytes(500), qos=1)
+    rows = store.journal([SCAN, large, SCAN, large, SCAN, large])
+    assert [row.id for row in rows] == [1, 2, 3, 4, 5, 6]
+    store.finish_all(ended)
+    left = [row for row in rows if row.id not in ended]
+    assert [row.id for row in store.read_from(0, 99)] == [row.id for row in left]
+    assert store.unfinished_count() == len(left)
+    assert store.unfinished_bytes() == sum(_size(row.received) for row in left)
+
+
+def test_many_messages_are_finished_in_one_commit(folder: Path) -> None:
+    with open_store(folder) as store, closing(sqlite3.connect(folder / FILE)) as beside:
+        rows = store.journal([SCAN] * 5)
+        beside.execute("BEGIN IMMEDIATE")  # no commit comes through, and no part of one
+        with pytest.raises(StoreError, match="cannot finish messages"):
+            store.finish_all([rows[0].id, rows[2].id])
+        assert (store.unfinished_count(), len(store.read_from(0, 99))) == (5, 5)
+        beside.execute("ROLLBACK")
+        store.finish_all([rows[0].id, rows[2].id])
+        assert (store.unfinished_count(), len(store.read_from(0, 99))) == (3, 3)
+
+
 def test_finishing_an_unknown_message_keeps_its_answers_and_nothing_else_changes(store: Store) -> None:
     store.journal([SCAN])
     assert len(store.finish(99, [ANSWER])) == 1
@@ -595,6 +621,15 @@ class StoreMachine(RuleBasedStateMachine):
         self.kept |= dict(zip(ids, answers, strict=True))
         return multiple(*ids)
 
+    @rule(data=st.data())
+    def finish_all(self, data: st.DataObject) -> None:
+        """What is consumed later may be gone by then, as may what is asked for here."""
+        known = sorted(self.journalled)
+        ids = data.draw(st.lists(st.sampled_from([*known, 10_000]), max_size=5))
+        self.store.finish_all(ids)
+        for id in ids:  # noqa: A001
+            self.journalled.pop(id, None)
+
     @rule(target=publications, publication=PUBLICATIONS)
     def keep(self, publication: Publication) -> int:
         [id] = self.store.keep([(Keep.PUBLICATION, publication)])  # noqa: A001
@@ -609,6 +644,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(id=consumes(messages), reason=TEXTS)
     def bury(self, id: int, reason: str) -> None:  # noqa: A002
+        if id not in self.journalled:
+            return
         received = self.journalled.pop(id).received
         self.store.bury(received, reason=reason, details="", id=id)
         self.dead.append((received, reason.encode("utf-8", "backslashreplace").decode()))

@@ -32,6 +32,13 @@ def run_soon_on_loop() -> Callable[[Callable[[], object]], None]:
     return run_soon
 
 
+def soon_on_loop() -> Callable[[Callable[[], object]], object]:
+    """Return a function, for the running loop's own thread, that has another one called in the loop's next turn."""
+    native: Any = anyio.lowlevel.current_token().native_token
+    soon: Callable[[Callable[[], object]], object] = getattr(native, "call_soon", None) or native.run_sync_soon
+    return soon
+
+
 def shared_wait(now: float, most: float) -> float:
     """Return a wait of at most `most` seconds that ends when others' waits of that length end; `now` is the loop's.
 

@@ -7,7 +7,7 @@ what is subscribed (`MyWorker/Events/+`), a *topic* is what a message carries (`
 import re
 from collections.abc import Iterable, Mapping
 from itertools import chain, count, zip_longest
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from msgspec import Struct
 
@@ -222,6 +222,13 @@ class _Node(Generic[V]):
         self.rest: V | None = None
 
 
+KNOWN: Final = 5_000
+"""Topics of which a router remembers what it has found; it then begins anew."""
+
+KNOWN_LENGTH: Final = 200
+"""Characters of a topic that it remembers, at most."""
+
+
 class Router(Generic[V]):
     """From a topic to the one value whose filter is the most specific: literal before `+` before `#`.
 
@@ -230,6 +237,8 @@ class Router(Generic[V]):
 
     def __init__(self, routes: Iterable[tuple[str, V]]) -> None:
         self._root: _Node[V] = _Node()
+        self._known: dict[str, V] = {}
+        """Topics that were looked up lately."""
         for topic_filter, value in routes:
             self._add(topic_filter.split("/"), value)
 
@@ -248,8 +257,15 @@ class Router(Generic[V]):
 
     def find(self, topic: str) -> V | None:
         """Return the value for a topic, None where no filter matches."""
+        if (found := self._known.get(topic)) is not None:
+            return found
         levels = topic.split("/")
-        return _find(self._root, levels, 0, hidden=topic.startswith("$"))
+        found = _find(self._root, levels, 0, hidden=topic.startswith("$"))
+        if found is not None and len(topic) <= KNOWN_LENGTH:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            self._known[topic] = found
+        return found
 
 
 def _find(node: _Node[V], levels: list[str], index: int, *, hidden: bool) -> V | None:

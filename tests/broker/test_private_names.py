@@ -2,6 +2,7 @@
 # pyright: reportPrivateUsage=false
 
 import struct
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
@@ -107,14 +108,42 @@ def test_a_publish_is_offered_first_and_is_pahos_where_it_is_not_taken(paho: Pah
     seen: list[bytes] = []
     paho.on_message = lambda client, userdata, message: seen.append(bytes(message.payload))
 
-    def take(header: int, body: bytearray) -> bool:
-        offered.append((header, bytes(body)))
-        return body.endswith(b"x")
+    def take(header: int, data: bytes, begin: int, end: int) -> bool:
+        offered.append((header, data[begin:end]))
+        return data.endswith(b"x")
 
-    _private.take_publish(paho, take)
+    _private.take_packets(paho, take)
     assert read(paho, wire, PUBLISH_1 + PUBLISH_1[:-1] + b"y") == b"\x40\x02\0\x07"
     assert offered == [(0x32, b"\0\x01a\0\x07x"), (0x32, b"\0\x01a\0\x07y")]
     assert seen == [b"y"]
+
+
+def test_between_two_packets_paho_has_read_nothing_of_the_next_one(paho: Paho, wire: Any) -> None:
+    for end in range(1, len(PUBLISH_1)):
+        assert _private.between_packets(paho)
+        read(paho, wire, PUBLISH_1[:end])
+        assert not _private.between_packets(paho)
+        read(paho, wire, PUBLISH_1[end:])
+    assert _private.between_packets(paho)
+
+
+def test_who_was_heard_of_need_not_have_answered_a_ping(paho: Paho, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(client_module, "time_func", lambda: now)
+    paho._last_msg_out = paho._last_bytes_received = now
+    now += paho.keepalive
+    paho.loop_misc()  # sends a ping
+    for heard_of in (True, False):
+        now += paho.keepalive - 1
+        if heard_of:
+            _private.note_received(paho, now)
+        now += 1
+        paho.loop_misc()
+        assert paho.is_connected() is heard_of
+
+
+def test_paho_takes_the_monotonic_clock() -> None:
+    assert client_module.time_func is time.monotonic
 
 
 def test_a_qos_2_message_is_announced_then_held_then_given_out_at_pubrel(paho: Paho, wire: Any) -> None:
@@ -145,33 +174,24 @@ def test_packets_are_written_as_they_are_and_in_their_order(paho: Paho, wire: An
     assert wire.outgoing == joined + b"\x30\x04\0\x01ax"
 
 
-@pytest.mark.parametrize(
-    ("reasons", "packet", "taken"),
-    [
-        (False, b"\x40\x02\0\x07", (7, 0)),
-        (False, b"\x40\x03\0\x07\0", None),
-        (True, b"\x40\x02\0\x07", (7, 0)),
-        (True, b"\x40\x03\x01\x07\x87", (263, 0x87)),
-        (True, b"\x40\x01\0", None),
-    ],
-)
-def test_a_puback_is_taken_where_it_is_one(
-    paho: Paho, wire: Any, reasons: bool, packet: bytes, taken: tuple[int, int] | None
+@pytest.mark.parametrize("packet", [b"\x40\x02\0\1", b"\x70\x02\0\1"], ids=["PUBACK", "PUBCOMP"])
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_confirmation_is_offered_first_and_is_pahos_where_it_is_not_taken(
+    paho: Paho, wire: Any, packet: bytes, taken: bool
 ) -> None:
-    seen: list[tuple[int, int]] = []
-    _private.take_puback(paho, lambda mid, code: seen.append((mid, code)), reasons=reasons)
-    read(paho, wire, packet)
-    assert (seen, wire.closed) == (([], True) if taken is None else ([taken], False))
-
-
-def test_a_pubcomp_is_pahos(paho: Paho, wire: Any) -> None:
+    offered: list[tuple[int, bytes]] = []
     done: list[int] = []
     paho.on_publish = lambda client, userdata, mid, code, properties: done.append(mid)
-    _private.take_puback(paho, lambda mid, code: done.append(-mid), reasons=False)
-    mid = paho.publish("a", b"", qos=2).mid.to_bytes(2, "big")
-    assert read(paho, wire, b"\x50\x02" + mid).endswith(b"\x62\x02" + mid)
-    read(paho, wire, b"\x70\x02" + mid)
-    assert done == [int.from_bytes(mid, "big")]
+
+    def take(header: int, data: bytes, begin: int, end: int) -> bool:
+        offered.append((header, data[begin:end]))
+        return taken
+
+    _private.take_packets(paho, take)
+    assert paho.publish("a", b"", qos=1 if packet[0] == 0x40 else 2).mid == 1
+    read(paho, wire, packet)
+    assert offered == [(packet[0], b"\0\1")]
+    assert done == ([] if taken else [1])
 
 
 def test_paho_and_we_count_packet_ids_by_one_number(paho: Paho) -> None:

@@ -30,7 +30,7 @@ MIDDLES = st.sampled_from([b"", b"\0", b"\0\7", b"\0\7\0", b"\0\7\3\x02\0\0"])
 @example(header=0x32, body=b"\0\1a\0\7", properties=False)
 @example(header=0x33, body=b"\0\1a\0\7\0", properties=True)
 def test_what_is_taken_is_what_paho_makes_of_it(header: int, body: bytes, properties: bool) -> None:
-    received = plain(header, bytearray(body), 4e9, properties=properties)
+    received = plain(header, b"before" + body + b"after", 6, 6 + len(body), 4e9, properties=properties)
     if received is None:
         return
     theirs = _packet.decode_publish(header, bytearray(body), VERSIONS[properties])
@@ -51,7 +51,7 @@ def test_what_is_taken_is_what_paho_makes_of_it(header: int, body: bytes, proper
     ids=["QoS 0", "QoS 0, MQTT 5", "QoS 1", "QoS 1, MQTT 5, again and retained", "no payload"],
 )
 def test_nearly_all_of_them_are_plain(header: int, body: bytes, properties: bool) -> None:
-    received = plain(header, body, 1.0, properties=properties)
+    received = plain(header, body, 0, len(body), 1.0, properties=properties)
     assert received is not None
     assert (received.topic, received.payload) == ("a", body[3 + 2 * received.qos + properties :])
     assert (received.mid, received.retained) == (7 if received.qos else 0, header == 0x3B)
@@ -68,7 +68,7 @@ def test_nearly_all_of_them_are_plain(header: int, body: bytes, properties: bool
     ids=["QoS 2", "properties", "not UTF-8", "alias"],
 )
 def test_pahos_are_left_to_it(header: int, body: bytes, properties: bool) -> None:
-    assert plain(header, body, 1.0, properties=properties) is None
+    assert plain(header, body, 0, len(body), 1.0, properties=properties) is None
 
 
 @pytest.mark.parametrize("properties", [False, True])
@@ -78,7 +78,7 @@ def test_pahos_are_left_to_it(header: int, body: bytes, properties: bool) -> Non
     ids=["empty", "half a length", "half a topic", "no packet id", "half a packet id"],
 )
 def test_so_are_malformed_ones(header: int, body: bytes, properties: bool) -> None:
-    assert plain(header, body, 1.0, properties=properties) is None
+    assert plain(header, body, 0, len(body), 1.0, properties=properties) is None
     with pytest.raises(MalformedPacket):
         _packet.decode_publish(header, bytearray(body), VERSIONS[properties])
 

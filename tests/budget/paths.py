@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any, Final
 
 import anyio
@@ -54,9 +55,11 @@ async def _plain(function: Callable[[], object]) -> AsyncGenerator[Burst]:
     yield burst
 
 
-def _routing(filters: int) -> AbstractAsyncContextManager[Burst]:
+def _routing(filters: int, *, anew: bool = True) -> AbstractAsyncContextManager[Burst]:
+    """Route a topic that did not come before, or one that did."""
     router = Router((f"Measured/Events/t{number:04}/+", number) for number in range(filters))
-    return _plain(lambda: router.find("Measured/Events/t0000/web-01"))
+    numbers = count()
+    return _plain(lambda: router.find(f"Measured/Events/t0000/web-{next(numbers) if anew else 0:02}"))
 
 
 @asynccontextmanager
@@ -124,6 +127,7 @@ REFERENCE: Final[Opened] = _reference
 
 PATHS: Final[dict[str, Opened]] = {
     "routing a topic": partial(_routing, FILTERS),
+    "routing a topic that came before": partial(_routing, FILTERS, anew=False),
     "decoding a payload": lambda: _plain(partial(decoder(Event), PAYLOAD)),
     "reading a message, QoS 0": partial(_wire, qos=0),
     "reading and acknowledging a message, QoS 1": _wire,
@@ -159,6 +163,9 @@ _HELD: Final = partial(_memory, Bursts.receive, held=True)
 
 FLAT: Final[dict[str, Flat]] = {
     "routing, 1 filter and 1,000": Flat(partial(_routing, 1), partial(_routing, FILTERS)),
+    "routing what came before, 1 filter and 1,000": Flat(
+        partial(_routing, 1, anew=False), partial(_routing, FILTERS, anew=False)
+    ),
     "a message for one of 1 and of 200 handlers": Flat(
         partial(_memory, Bursts.receive, journal=False, qos=0),
         partial(_memory, Bursts.receive, journal=False, qos=0, handlers=HANDLERS),

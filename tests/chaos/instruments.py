@@ -82,7 +82,7 @@ def _after(turns: int, function: Callable[[], None]) -> None:
 
 
 def _store(reaper: Reaper, owed: Owed) -> None:
-    journal, finish, bury = Store.journal, Store.finish, Store.bury
+    journal, finish, finish_all, bury = Store.journal, Store.finish, Store.finish_all, Store.bury
 
     def journalled(self: Store, batch: Sequence[Received]) -> list[Journalled]:
         reaper.moment(Phase.BEFORE_COMMIT)
@@ -109,7 +109,15 @@ def _store(reaper: Reaper, owed: Owed) -> None:
 
         return watched
 
+    def ended_together(self: Store, ids: Sequence[int]) -> None:
+        handled = min(len(ids), reaper.count(Phase.TO_DONE))
+        if handled:
+            reaper.moment(Phase.TO_DONE)
+        finish_all(self, ids)
+        reaper.leave(Phase.TO_DONE, handled)
+
     Store.journal = journalled  # type: ignore[method-assign]
+    Store.finish_all = ended_together  # type: ignore[method-assign]
     Store.finish = ended(finish)  # type: ignore[method-assign]
     Store.bury = ended(bury)  # type: ignore[method-assign]
 

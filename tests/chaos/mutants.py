@@ -55,7 +55,11 @@ def never_done(reaper: Reaper) -> None:
     def idle(self: Store, id: int, answers: Sequence[Publication] = ()) -> list[int]:  # noqa: A002
         return self.keep([(Keep.ANSWER, answer) for answer in answers])
 
+    def never(self: Store, ids: Sequence[int]) -> None:
+        pass
+
     Store.finish = idle  # type: ignore[method-assign]
+    Store.finish_all = never  # type: ignore[method-assign]
 
 
 def _nothing(mids: Sequence[int]) -> None:

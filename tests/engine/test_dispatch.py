@@ -725,10 +725,90 @@ async def test_a_topic_whose_end_cannot_be_written_is_left_too(
 
     bench = Bench(kind, store)
     failing(store, monkeypatch, method)
+    if method == "finish":
+        failing(store, monkeypatch, "finish_all")
     async with bench.serving():
         bench.send("P/Events")
         await bench.until(lambda: bench.troubles)
     assert (bench.answers, store.unfinished_count()) == ([], 1)
+
+
+async def test_what_ends_in_one_turn_of_the_loop_is_written_in_one_commit(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kepm_plugin.dispatch._workers.BURST", 3600)
+    kind, gates = fresh(), Gates()
+    gated(kind, gates)
+    seen = list[tuple[str, str]]()
+    noting(kind, "Quick", "quick", seen)
+    commits = list[list[int]]()
+    finish_all = store.finish_all
+
+    def noted(ids: Sequence[int]) -> None:
+        commits.append(list(ids))
+        finish_all(ids)
+        bench.changed()
+
+    monkeypatch.setattr(store, "finish_all", noted)
+    bench = Bench(kind, store)
+    async with bench.serving():
+        bench.send("P/Events/x", b"waits")
+        await anyio.wait_all_tasks_blocked()
+        bench.receive(*(bench.message("P/Quick") for _ in range(3)))
+        await bench.until(lambda: commits)  # and not until the handler has ended that waits
+        assert (len(seen), gates.running) == (3, ["waits"])
+        assert (commits, store.unfinished_count()) == ([[2, 3, 4]], 1)
+        await gates.open("waits")
+    assert commits == [[2, 3, 4], [1]]
+
+
+async def test_what_ends_as_the_plugin_is_closed_is_written(store: Store) -> None:
+    kind, gates = fresh(), Gates()
+    gated(kind, gates)
+    bench = Bench(kind, store)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(bench.dispatcher.serve)
+        bench.send("P/Events/x", b"a")
+        await anyio.wait_all_tasks_blocked()
+        bench.dispatcher.close()
+        await gates.open("a")
+    assert store.unfinished_count() == 0
+
+
+async def test_ends_that_could_not_be_written_together_are_written_later_each_by_itself(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kepm_plugin.dispatch._dispatcher.RETRY", 0.001)
+    kind, seen = fresh(), list[tuple[str, str]]()
+    noting(kind, "Events", "event", seen)
+    failing(store, monkeypatch, "finish_all")
+    bench = Bench(kind, store)
+    async with bench.serving():
+        bench.receive(*(bench.message("P/Events") for _ in range(3)))
+        await bench.until(lambda: len(bench.troubles) == 2)
+        assert store.unfinished_count() == 0
+    assert bench.troubles == [("store", "disk full"), ("store", None)]
+    assert len(seen) == 3
+
+
+async def test_beyond_so_many_ends_are_written_before_the_loop_has_a_turn(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kepm_plugin.dispatch._workers.BURST", 3600)
+    monkeypatch.setattr("kepm_plugin.dispatch._ends.TOGETHER", 2)
+    kind, left = fresh(), list[int]()
+
+    @kind.topic("Events")
+    class Event(Handler[Plugin]):
+        async def handle(self, message: Message[bytes]) -> None:
+            left.append(store.unfinished_count())
+
+    bench = Bench(kind, store)
+    bench.receive(*(bench.message("P/Events") for _ in range(5)))
+    async with bench.serving():
+        await bench.until_idle()
+    assert left == [5, 5, 3, 3, 1]
+    assert store.unfinished_count() == 0
 
 
 @pytest.mark.parametrize("result", ["done", ValueError()])

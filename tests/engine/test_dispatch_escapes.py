@@ -115,11 +115,12 @@ async def test_a_keyboard_interrupt_ends_everything(store: Store, error: BaseExc
 
 @on_asyncio
 async def test_a_loop_that_ends_cancels_a_call_and_leaves_its_message_in_the_journal(store: Store) -> None:
-    kind, begun = fresh(), asyncio.Event()
+    kind, running, begun = fresh(), list[asyncio.Task[None] | None](), asyncio.Event()
 
     @kind.topic("Events")
     class Event(Handler[Plugin]):
         async def handle(self, message: Message[bytes]) -> None:
+            running.append(asyncio.current_task())
             begun.set()
             await anyio.sleep_forever()
 
@@ -129,8 +130,10 @@ async def test_a_loop_that_ends_cancels_a_call_and_leaves_its_message_in_the_jou
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(bench.dispatcher.serve)
             await begun.wait()
-            [worker] = [task for task in asyncio.all_tasks() if task.get_name().startswith("kepm.lane.")]
+            [worker] = running
+            assert worker is not None
             worker.cancel()  # as asyncio.run does with all that is left
+            bench.dispatcher.close()
     assert (store.unfinished_count(), store.dead_letters()) == (1, [])
 
 

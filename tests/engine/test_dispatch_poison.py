@@ -96,6 +96,26 @@ async def test_it_is_given_up_after_five_deliveries_and_what_ran_beside_it_or_wa
     assert bench.dispatcher.counters.crashed == 1
 
 
+async def test_what_an_earlier_run_left_is_done_before_the_next_message_begins(tmp_path: Path) -> None:
+    """It has been counted: were it left behind together with one that ends the process, it would count once more."""
+    kind, left = fresh(), list[int]()
+
+    @kind.topic("Events")
+    class Event(Handler[Plugin]):
+        async def handle(self, message: Message[bytes]) -> None:
+            left.append(store.unfinished_count())
+
+    with open_store(tmp_path) as store:
+        bench = Bench(kind, store)
+        bench.receive(*(bench.message("P/Events") for _ in range(3)))
+    with open_store(tmp_path) as store:
+        bench = Bench(kind, store)
+        bench.dispatcher.replay()
+        async with bench.serving():
+            await bench.until_idle()
+    assert left == [3, 2, 1]
+
+
 async def test_its_caller_is_answered_once(tmp_path: Path) -> None:
     left_over(tmp_path / "P", DELIVERIES)
     async with hosted(commanding(lambda message: None), data_dir=tmp_path / "P") as host:

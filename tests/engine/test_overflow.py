@@ -1,5 +1,6 @@
 """At QoS 0 memory is bounded, what does not fit goes as the handler says, and every message is counted once."""
 
+import tracemalloc
 from collections import Counter
 from typing import Any
 
@@ -9,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kepm_plugin import Handler, Message, Plugin
+from kepm_plugin.dispatch._lane import LIMIT_BYTES
+from kepm_plugin.message import Received
 from kepm_plugin.store import Store, memory_store
 from tests.engine.bench import Bench, Gates, fresh
 
@@ -94,6 +97,28 @@ async def test_in_one_reading_the_order_of_both_kinds_is_kept(store: Store) -> N
         )
         await anyio.wait_all_tasks_blocked()
     assert seen == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("order_by", [None, "host"])
+async def test_what_was_dropped_takes_no_memory_however_long_a_handler_waits(
+    store: Store, order_by: str | None
+) -> None:
+    kind = fresh()
+    gates = gated(kind, order_by=order_by, concurrency=1)
+    bench = Bench(kind, store)
+    async with bench.serving():
+        for qos in (1, 1):  # one that runs, one that cannot be dropped
+            bench.send("P/Events/x", b"waits", qos=qos)
+        await anyio.wait_all_tasks_blocked()
+        tracemalloc.start()
+        for _ in range(1_000):
+            bench.receive(Received("P/Events/x", bytes(100_000)))
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert held < 3 * LIMIT_BYTES
+        assert bench.dispatcher.counters.dropped > 800
+        bench.dispatcher.close()
+        await gates.open("waits")
 
 
 async def test_order_by_keeps_its_order_over_what_was_dropped(store: Store, three: None) -> None:

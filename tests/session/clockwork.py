@@ -21,6 +21,8 @@ class Clockwork(asyncio.SelectorEventLoop):
 
     def __init__(self, now: float) -> None:
         self.now = self.horizon = now
+        self.turns = 0
+        """How often it has begun anew to do what is ready."""
         super().__init__(_Idle(self))
 
     def time(self) -> float:
@@ -73,6 +75,7 @@ class _Idle(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         loop = self._loop
+        loop.turns += 1 if timeout == 0 else 2  # had anything been ready, it would have been done before
         if timeout is None:
             assert loop.horizon < math.inf, "it waits for what never comes"
             loop.now = loop.horizon

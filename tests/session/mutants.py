@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from kepm_plugin.dispatch import Dispatcher
+from kepm_plugin.dispatch._delivery import Delivery
 from kepm_plugin.dispatch._ends import Ends
 from kepm_plugin.dispatch._intake import Intake
 from kepm_plugin.dispatch._lane import Lane
-from kepm_plugin.dispatch._outcome import Outcomes, key_of
+from kepm_plugin.dispatch._outcome import Outcomes
 from kepm_plugin.dispatch._tickets import Tickets
 from kepm_plugin.dispatch._window import Seen, Window
 from kepm_plugin.link import Session
@@ -29,6 +30,10 @@ def _nothing(*_: object, **__: object) -> None:
 
 def _yes(_: object) -> bool:
     return True
+
+
+def _none_are_gone(*_: object) -> tuple[int, int]:
+    return 0, 0
 
 
 def _none_of_them(_: object) -> list[Any]:
@@ -204,6 +209,14 @@ def replayed_backwards(patch: Patch) -> None:
 
 def finished_ones_stay(patch: Patch) -> None:
     patch.setattr("kepm_plugin.store.remove", _nothing)
+    patch.setattr("kepm_plugin.store.remove_all", _none_are_gone)
+
+
+def ends_wait_for_others(patch: Patch) -> None:
+    def write_some_day(self: Any, number: int, work: Any) -> None:
+        self._together.append((number, work))
+
+    patch.setattr(Ends, "write_soon", write_some_day)
 
 
 def spilled_ones_are_skipped(patch: Patch) -> None:
@@ -226,10 +239,18 @@ def waiting_counts_as_a_delivery(patch: Patch) -> None:
 
 
 def dropped_by_content(patch: Patch) -> None:
-    def by_content(lane: Any, received: Received, correlation: object) -> Any:
-        return key_of(lane, received, correlation) or (lane.route.filter, received.payload)
+    deliver = Delivery._deliver
 
-    patch.setattr("kepm_plugin.dispatch._delivery.key_of", by_content)
+    def by_content(self: Any, lane: Any, work: Any) -> Any:
+        received = work.received
+        seen, repeated = self._window.enter((lane.route.filter, received.payload), received, 0, equal=True)
+        if not repeated:
+            work.seen, seen.safe = seen, True
+            return deliver(self, lane, work)
+        self._outcomes.repeated(lane, work, seen, 0)
+        return None
+
+    patch.setattr(Delivery, "_deliver", by_content)
 
 
 def failed_ones_still_known(patch: Patch) -> None:

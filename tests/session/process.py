@@ -47,10 +47,12 @@ class Process:
         self.taken = 0
         """Messages that the dispatcher got."""
         self.killed_at = ""
+        self.killed_in = 0
+        """In which turn of the loop."""
         self._gates: dict[int, anyio.Event] = {}
         self._begun: list[int] = []
-        self._ended: set[int] = set()
-        """What is done for good."""
+        self._ended: dict[int, int] = {}
+        """What is done for good, with the turn of the loop in which that was."""
         self._put_off: dict[int, str] = {}
         """What is to be tried again, with its topic."""
         self._cut_off = 0
@@ -142,7 +144,7 @@ class Process:
 
     def kill(self, where: str) -> None:
         """End as `kill -9` does: what is on disk at this moment is what the next run finds."""
-        self.alive, self.killed_at = False, where
+        self.alive, self.killed_at, self.killed_in = False, where, self.loop.turns
         self.world.cut_short += where in ("after: count a delivery", "a handler begins")
         self.left = self.folder.with_name(f"{self.folder.name}+")
         self.left.mkdir(mode=0o700)
@@ -196,16 +198,16 @@ class Process:
             await self.task
 
     def _excuse(self, disk: Disk) -> None:
-        """Let be handled again what was in progress, and nothing else."""
+        """Let be handled again what was in progress, or had ended in this turn of the loop or the one before."""
         strays: list[int] = []
         for number, count in Counter(self._begun).items():
             sent = self.ledger.sent[number]
             if disk.waiting[number]:
                 sent.allowed += min(count, disk.waiting[number])
-                if number in self._ended and sent.deliveries == 1:
+                lately = not self.alive and self.killed_in - self._ended.get(number, 0) <= 1
+                if number in self._ended and sent.deliveries == 1 and not lately:
                     strays.append(number)
-        # Of one the commit may have been cut.
-        if not self.disk_failed and len(strays) > self.killed_at.startswith("before: "):
+        if not self.disk_failed and strays:
             self.ledger.complain(f"messages {strays} were done, and are in the journal still")
         if self.alive and self.world.journal and not self.disk_failed:
             ended = sum(count for name, count in self.counters.items() if name not in ("retried", "refused"))
@@ -226,7 +228,7 @@ class Process:
             return None
         sent = self.ledger.sent[number]
         self._begun.append(number)
-        self._ended.discard(number)
+        self._ended.pop(number, None)
         self.ledger.begins(number, self.number)
         self._look_at_order(sent)
         how = "cut"
@@ -247,7 +249,7 @@ class Process:
             if self.alive:
                 self._cut_off += how == "cut" and not sent.qos
                 if how not in ("cut", "retry") and not (how == "fail" and sent.lane.retries):
-                    self._ended.add(number)
+                    self._ended[number] = self.loop.turns
                 self.ledger.ends(number, how)
                 if how == "retry":
                     self._put_off[number] = sent.topic

@@ -117,6 +117,7 @@ MUTANTS = {
     ),
     "replayed backwards": Mutant(mutants.replayed_backwards, (kill(boundaries=2), sends(KEYED, KEYED))),
     "what is done stays in the journal": Mutant(mutants.finished_ones_stay, (sends(PLAIN),)),
+    "what is done is written when something else is": Mutant(mutants.ends_wait_for_others, (sends(PLAIN), kill())),
     "what does not fit in memory is skipped": Mutant(
         mutants.spilled_ones_are_skipped, (sends(Draft("One", ends="retry"), ONE), sends(ONE), sends(ONE, ONE))
     ),

@@ -7,6 +7,7 @@ pass on. Knows packets as paho's affair; messages are in `_link`.
 import asyncio
 import math
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -22,7 +23,7 @@ from ..errors import BrokerRefused, LinkLost
 from ..eventloop import shared_wait
 from ._client import RECEIVE_MAXIMUM, new_client, remedy, words
 from ._options import BrokerAddress, Ending, SessionOptions, Version
-from ._private import forget_ping, paho_of, queue_packets, use_wire
+from ._private import between_packets, forget_ping, note_received, paho_of, queue_packets, take_packets, use_wire
 from ._wire import Wire
 
 DRAIN: Final = RECEIVE_MAXIMUM
@@ -57,6 +58,7 @@ class Connection:
         address: BrokerAddress,
         options: SessionOptions,
         version: Version,
+        take: Callable[[int, bytes, int, int], bool],
         before_writing: Callable[[], None],
         after: Callable[[], None],
     ) -> None:
@@ -67,6 +69,7 @@ class Connection:
             address: Whom it is connected to.
             options: Of the session.
             version: Of MQTT.
+            take: Is offered each packet before paho, as `Wire.hand_over` does.
             before_writing: Is called before what is queued is written, so that more can be.
             after: Is called each time that paho has worked and may have called hooks.
         """
@@ -79,7 +82,7 @@ class Connection:
         self.writing = False
         self.reason: str | None = None
         self.gone = anyio.Event()
-        self._wire, self._before_writing, self._after = wire, before_writing, after
+        self._wire, self._take, self._before_writing, self._after = wire, take, before_writing, after
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._descriptor = -1  # of the socket, while the loop watches it
         self._again: asyncio.Handle | None = None
@@ -91,6 +94,7 @@ class Connection:
         self.paho = paho_of(self.client)
         self.paho.disable_logger()  # it formats a line for every packet
         use_wire(self.paho, wire)
+        take_packets(self.paho, take)
         self._aiomqtt_connected: Any = self.paho.on_connect
         self._aiomqtt_disconnected: Any = self.paho.on_disconnect
         self.paho.on_connect = self._on_connect
@@ -227,7 +231,10 @@ class Connection:
         self._wire.start_reading(DRAIN_BYTES)
         with self._calling_paho():
             for _ in range(DRAIN):
-                self.paho.loop_read()
+                if between_packets(self.paho) and self._wire.hand_over(self._take):
+                    note_received(self.paho, time.monotonic())
+                if not self._wire.dry:
+                    self.paho.loop_read()
                 if self._wire.dry or self._wire.spent or self.reason is not None:
                     break
         if not self._wire.dry and not self.paused and self.reason is None:

@@ -22,7 +22,7 @@ from ._client import words
 from ._connection import DRAIN, Connection
 from ._options import BrokerAddress, Ending, SessionOptions, Version
 from ._outgoing import Outgoing
-from ._private import held, leave_acknowledging, queue_packets, take_publish, topic_bytes
+from ._private import held, leave_acknowledging, next_mid, topic_bytes
 from ._publish import DUP, converted, plain
 from ._wire import Wire
 
@@ -32,6 +32,7 @@ _log = logging.getLogger("kepm_plugin.broker")
 
 _FAILURE: Final = 0x80  # reason codes from here on say no (MQTT 5.0, section 2.4)
 _DENIED_TOPICS: Final = 100  # of which a refused publication is said, once each
+_PUBLISH: Final = 0x30  # the upper half of a packet's first byte (MQTT 5.0, section 2.1.2)
 _PUBACK, _PUBREC = b"\x40\x02", b"\x50\x02"  # fixed headers; the packet id follows, on MQTT 5 too
 
 
@@ -48,6 +49,7 @@ class Link:
         self, wire: Wire, address: BrokerAddress, options: SessionOptions, version: Version, deliver: Deliver
     ) -> None:
         self.version: Version = version
+        self._has_properties = version == "5"
         self.certificate = wire.certificate
         self.undecodable = 0
         self._wire, self._deliver, self._ack_timeout = wire, deliver, options.ack_timeout
@@ -59,14 +61,11 @@ class Link:
         self._unwritten: dict[int, Callable[[], None]] = {}  # the same at QoS 0, where paho counts ids too
         self._finished: list[Callable[[], None]] = []
         self._denied: set[str] = set()
-        self._connection = Connection(wire, address, options, version, self._gather, self._hand_over)
+        self._connection = Connection(wire, address, options, version, self._on_packet, self._gather, self._hand_over)
         self._paho = self._connection.paho
-        self._outgoing = Outgoing(
-            self._paho, properties=version == "5", write=self._connection.write_soon, puback=self._on_puback
-        )
+        self._outgoing = Outgoing(self._paho, properties=self._has_properties, write=self._connection.write_soon)
         self._paho.on_message = self._on_message
         self._paho.on_publish = self._on_publish
-        take_publish(self._paho, self._on_plain)
         leave_acknowledging(self._paho, self._on_publish_2)
         self.connect = self._connection.connect
         self.leave = self._connection.leave
@@ -155,7 +154,7 @@ class Link:
                 self._released.add(mid)
                 packets += _PUBREC + mid.to_bytes(2, "big")
         if packets:
-            queue_packets(self._paho, bytes(packets))
+            self._outgoing.add(bytes(packets))
 
     def publish(self, publication: Publication, acknowledged: Callable[[], None] | None = None) -> None:
         """Queue a publication; the caller keeps those that are unacknowledged below `in_flight_maximum`.
@@ -175,7 +174,12 @@ class Link:
         if connection.reason is not None:
             raise LinkLost(f"cannot publish on {publication.topic!r}: {connection.reason}")
         qos, retain = min(publication.qos, connection.maximum_qos), publication.retain and connection.retain
-        mid, is_free = self._send(publication, qos, retain)
+        if qos == 1:
+            mid = next_mid(self._paho)
+            if is_free := mid not in self._published:
+                self._outgoing.put(publication, mid=mid, retain=retain)
+        else:
+            mid, is_free = self._send_by_paho(publication, qos, retain)
         if not is_free:
             connection.close("the broker left a publication unacknowledged until its packet id was needed again")
             raise LinkLost(f"cannot publish on {publication.topic!r}: {connection.reason}")
@@ -184,13 +188,8 @@ class Link:
         elif acknowledged is not None:
             self._unwritten[mid] = acknowledged
 
-    def _send(self, publication: Publication, qos: int, retain: bool) -> tuple[int, bool]:
+    def _send_by_paho(self, publication: Publication, qos: int, retain: bool) -> tuple[int, bool]:
         """Return the packet id, and whether no other publication that is unacknowledged has it."""
-        if qos == 1:
-            mid = self._outgoing.next_mid()
-            if is_free := mid not in self._published:
-                self._outgoing.put(publication, mid=mid, retain=retain)
-            return mid, is_free
         self._outgoing.gather()
         properties = None
         if publication.correlation_data is not None and self.version == "5":
@@ -206,11 +205,13 @@ class Link:
 
     # --- paho's hooks -----------------------------------------------------------------------------------------------
 
-    def _on_plain(self, header: int, body: bytearray) -> bool:
-        """Take a PUBLISH that is plain; the others come through paho, as messages."""
+    def _on_packet(self, header: int, data: bytes, begin: int, end: int) -> bool:
+        """Take what comes most, a PUBLISH or PUBACK that is plain; all else comes through paho."""
+        if header & 0xF0 != _PUBLISH:
+            return header == _PUBACK[0] and self._on_plain_puback(data, begin, end)
         if not self._batch:
             self._begun = time.time()
-        received = plain(header, body, self._begun, properties=self.version == "5")
+        received = plain(header, data, begin, end, self._begun, properties=self._has_properties)
         if received is None:
             return False
         if not (received.qos and header & DUP and received.mid in self._unacknowledged):  # as in `_on_message`
@@ -250,6 +251,13 @@ class Link:
             self._on_puback(mid, code.value)
         elif (acknowledged := self._unwritten.pop(mid, None)) is not None:
             self._finished.append(acknowledged)
+
+    def _on_plain_puback(self, data: bytes, begin: int, end: int) -> bool:
+        length = end - begin
+        if length != 2 and not (self._has_properties and length > 2):
+            return False
+        self._on_puback(data[begin] << 8 | data[begin + 1], data[begin + 2] if length > 2 else 0)
+        return True
 
     def _on_puback(self, mid: int, code: int) -> None:
         """Take PUBACK, or PUBCOMP with what PUBREC or it has said."""

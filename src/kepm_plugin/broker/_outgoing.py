@@ -1,8 +1,7 @@
-"""Publications at QoS 1: packets of ours, many in one write, and their PUBACKs.
+"""Publications at QoS 1 and acknowledgements: packets of ours, many in one write.
 
-Nearly all of them are at QoS 1. paho makes a message, a lock and a condition for each, a table of all properties for
-each PUBACK, and writes every packet by itself, which over TLS is a record and a call of the system each. So paho knows
-nothing of these but the bytes.
+Nearly all publications are at QoS 1. paho makes a message, a lock and a condition for each, and writes every packet by
+itself, which over TLS is a record and a call of the system each. So paho knows nothing of these but the bytes.
 """
 
 from collections.abc import Callable
@@ -11,32 +10,26 @@ from typing import Final
 from paho.mqtt.client import Client as Paho
 
 from ..message import Publication
-from ._private import next_mid, queue_packets, take_puback
+from ._private import queue_packets
 from ._publish import publish_packet
 
 _JOINED: Final = 16_384  # bytes of packets that are written at once: a TLS record has no more
 
-Acknowledged = Callable[[], None]
-
 
 class Outgoing:
-    """What was published at QoS 1 over one connection. What is gathered is written before anything later."""
+    """What was published at QoS 1, or acknowledged, over one connection; it is written before anything later."""
 
-    def __init__(
-        self, paho: Paho, *, properties: bool, write: Callable[[], None], puback: Callable[[int, int], None]
-    ) -> None:
+    def __init__(self, paho: Paho, *, properties: bool, write: Callable[[], None]) -> None:
         """Send nothing yet.
 
         Args:
-            paho: Has the bytes to write, and the PUBACKs.
+            paho: Gets the bytes to write.
             properties: Whether the version has properties, MQTT 5.
             write: Called when there is something to gather; `gather` is to be called before paho writes.
-            puback: Called with packet id and reason code of each PUBACK.
         """
         self._paho, self._properties, self._write = paho, properties, write
         self._packets: list[bytes] = []
         self._size = 0
-        take_puback(paho, puback, reasons=properties)
 
     def put(self, publication: Publication, *, mid: int, retain: bool) -> None:
         """Send a publication.
@@ -44,17 +37,16 @@ class Outgoing:
         Raises:
             ValueError: MQTT has no packet for it: a wildcard in its topic, or too many bytes.
         """
-        packet = publish_packet(publication, mid=mid, retain=retain, properties=self._properties)
+        self.add(publish_packet(publication, mid=mid, retain=retain, properties=self._properties))
+
+    def add(self, packet: bytes) -> None:
+        """Send a packet, or several as one piece."""
         if self._size and self._size + len(packet) > _JOINED:
             self.gather()
         if not self._packets:
             self._write()
         self._packets.append(packet)
         self._size += len(packet)
-
-    def next_mid(self) -> int:
-        """Return a packet id; paho counts its own by the same number."""
-        return next_mid(self._paho)
 
     def gather(self) -> None:
         """Give paho what there is to write, as one piece."""

@@ -45,37 +45,41 @@ def leave_acknowledging(paho: Paho, on_publish_2: Callable[[int], None]) -> None
     paho._send_pubrec = pubrec  # type: ignore[method-assign]
 
 
-def take_publish(paho: Paho, take: Callable[[int, bytearray], bool]) -> None:
-    """`paho.Client._handle_publish`, `_in_packet`: what paho makes of a PUBLISH costs more than all the rest of it.
+def take_packets(paho: Paho, take: Callable[[int, bytes, int, int], bool]) -> None:
+    """`paho.Client._handle_publish`, `_handle_pubackcomp`, `_in_packet`: what paho does for these is most of its work.
 
-    `take` gets the first byte of a packet, and what follows the remaining length; where it returns False paho does what
-    it always did.
+    `take` gets the first byte of a PUBLISH, PUBACK or PUBCOMP, and what the body is in, with its begin and end; where
+    it returns False paho does what it always did.
     """
-    handle = paho._handle_publish
+    publish, pubackcomp = paho._handle_publish, paho._handle_pubackcomp
+
+    def taken() -> bool:
+        packet = paho._in_packet
+        body = bytes(packet["packet"])
+        return take(packet["command"], body, 0, len(body))
 
     def handle_publish() -> MQTTErrorCode:
-        packet = paho._in_packet
-        return MQTTErrorCode.MQTT_ERR_SUCCESS if take(packet["command"], packet["packet"]) else handle()
-
-    paho._handle_publish = handle_publish  # type: ignore[method-assign]
-
-
-def take_puback(paho: Paho, take: Callable[[int, int], None], *, reasons: bool) -> None:
-    """`paho.Client._handle_pubackcomp`, `_in_packet`: paho waits for no PUBACK, as what asks for one is sent by us.
-
-    `take` gets packet id and reason code; only MQTT 5 has `reasons`. A packet that is malformed is left to paho.
-    """
-    handle = paho._handle_pubackcomp
+        return MQTTErrorCode.MQTT_ERR_SUCCESS if taken() else publish()
 
     def handle_pubackcomp(cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
-        packet = paho._in_packet["packet"]
-        length = len(packet)
-        if cmd != "PUBACK" or not (length == 2 or (reasons and length > 2)):
-            return handle(cmd)
-        take(packet[0] << 8 | packet[1], packet[2] if length > 2 else 0)
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
+        return MQTTErrorCode.MQTT_ERR_SUCCESS if taken() else pubackcomp(cmd)
 
+    paho._handle_publish = handle_publish  # type: ignore[method-assign]
     paho._handle_pubackcomp = handle_pubackcomp  # type: ignore[method-assign]
+
+
+def between_packets(paho: Paho) -> bool:
+    """`paho.Client._in_packet`: while paho has read a part of a packet, the rest is its own."""
+    return not paho._in_packet["command"]
+
+
+def note_received(paho: Paho, now: float) -> None:
+    """`paho.Client._last_bytes_received`: when the broker was last heard of, on the monotonic clock.
+
+    paho notes it for what it reads itself. Where a ping's answer is behind much else, it is by this that the broker is
+    known to be there.
+    """
+    paho._last_bytes_received = now
 
 
 def next_mid(paho: Paho) -> int:

@@ -72,34 +72,33 @@ def _number(value: int) -> bytes:
     return bytes(made)
 
 
-def plain(header: int, body: bytes | bytearray, now: float, *, properties: bool) -> Received | None:
+def plain(header: int, data: bytes, begin: int, end: int, now: float, *, properties: bool) -> Received | None:
     """Return the message of a PUBLISH; None where it is none of these, or malformed, and so for paho to look at.
 
     Args:
         header: The first byte of the packet.
-        body: What follows the remaining length.
+        data: What the packet is in.
+        begin: Where in it the remaining length has ended.
+        end: Where the packet ends.
         now: When it was received, in seconds since the epoch.
         properties: Whether the version has properties, MQTT 5.
     """
     qos = header >> 1 & 3
-    if qos > 1:
+    if qos > 1 or begin + 2 > end:
+        return None
+    after_topic = begin + 2 + (data[begin] << 8 | data[begin + 1])
+    start, mid = after_topic + 2 * qos + properties, 0
+    if start > end:
+        return None
+    if qos:
+        mid = data[after_topic] << 8 | data[after_topic + 1]
+    if properties and data[start - 1]:
         return None
     try:
-        end = 2 + (body[0] << 8 | body[1])
-        start, mid = end, 0
-        if qos:
-            mid = body[end] << 8 | body[end + 1]
-            start += 2
-        if properties:
-            if body[start]:
-                return None
-            start += 1
-        topic = body[2:end].decode()
-    except (IndexError, UnicodeDecodeError):
+        topic = data[begin + 2 : after_topic].decode()
+    except UnicodeDecodeError:
         return None
-    if not topic or len(body) < start:
-        return None
-    return Received(topic, bytes(body[start:]), qos, bool(header & 1), mid, now)
+    return Received(topic, data[start:end], qos, bool(header & 1), mid, now) if topic else None
 
 
 def converted(message: MQTTMessage, topic: str, now: float) -> Received:

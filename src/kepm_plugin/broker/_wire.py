@@ -8,6 +8,7 @@ import asyncio
 import math
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
@@ -133,18 +134,46 @@ class Wire:
         self._enough = True
 
     def recv(self, size: int) -> bytes:
-        if self._enough:
+        if self._enough or (self._read == len(self._data) and self._left <= 0):
             self.spent = True
             raise BlockingIOError
         if self._read == len(self._data):
-            if self._left <= 0:
-                self.spent = True
-                raise BlockingIOError
-            self._data, self._read = self._receive(), 0
-            self._left -= len(self._data)
+            self._fill()
         piece = self._data[self._read : self._read + size]
         self._read += len(piece)
         return piece
+
+    def hand_over(self, take: Callable[[int, bytes, int, int], bool]) -> bool:
+        """Give packets to a function, past paho; tell whether it has taken any.
+
+        Only between two packets of paho's. Ends, by leaving it to `recv`, at what has not arrived in full, or was not
+        taken; and where this reading ends.
+
+        Args:
+            take: Gets a packet's first byte, and what it is in: from where the remaining length has ended, to the end
+                of the packet. Tells whether it has taken it.
+        """
+        any_taken = False
+        while not self._enough:
+            if self._read == len(self._data):
+                if self._left <= 0:
+                    break
+                try:
+                    self._fill()
+                except OSError:  # `recv` meets it again, where it is not merely dry
+                    break
+            data, begin = self._data, self._read
+            if not data:
+                break
+            start, end = _body(data, begin + 1)
+            if end > len(data) or not take(data[begin], data, start, end):
+                break
+            self._read, any_taken = end, True
+        return any_taken
+
+    def _fill(self) -> None:
+        self._data, self._read = self._receive(), 0
+        self._left -= len(self._data)
 
     def _receive(self) -> bytes:
         try:
@@ -192,3 +221,16 @@ class Wire:
         self._data = b""
         self._read = 0
         self._secure.close()
+
+
+def _body(data: bytes, at: int) -> tuple[int, int]:
+    """Return where a packet's body begins and ends; the remaining length is at `at` (MQTT 5.0, section 1.5.5).
+
+    Beyond the data, where that is not all there, or is none.
+    """
+    length = 0
+    for index in range(at, min(at + 4, len(data))):
+        length |= (data[index] & 0x7F) << 7 * (index - at)
+        if data[index] < 0x80:
+            return index + 1, index + 1 + length
+    return at, len(data) + 1

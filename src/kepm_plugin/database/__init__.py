@@ -27,6 +27,7 @@ __all__ = [
     "Database",
     "Schema",
     "insert",
+    "insert_all",
     "is_there",
     "memory_database",
     "open_database",
@@ -133,3 +134,14 @@ def memory_database(schema: Schema) -> Generator[Database]:
 def insert(connection: Connection, statement: str, row: Sequence[object]) -> int:
     """Insert one row and return its id."""
     return connection.execute(statement, tuple(row)).lastrowid or 0
+
+
+def insert_all(connection: Connection, statement: str, rows: Sequence[Sequence[object]]) -> range:
+    """Insert rows and return their ids.
+
+    To be called in a commit: nobody else inserts meanwhile, so that SQLite numbers them without a gap ("SQLite
+    Autoincrement": one more than the largest so far).
+    """
+    connection.executemany(statement, rows)
+    last = connection.execute("SELECT last_insert_rowid()").fetchone()[0] if rows else -1
+    return range(last + 1 - len(rows), last + 1)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -72,31 +73,37 @@ async def _of_its_own(error: BaseException) -> Failure:
     return Failure(failure)
 
 
-class Call:
-    """One handler's `handle`, async or not, with its timeout."""
+Call = Callable[[Any, Callable[[object], None]], Awaitable[None]]
+"""Handles one message and hands over what came of it: result, `Failure` or `TimedOut`.
 
-    def __init__(self, handle: Callable[[Any], Any], *, is_async: bool, timeout: float | None) -> None:
-        self._handle, self._is_async, self._timeout = handle, is_async, timeout
-        # The lane's workers count the slots; this keeps anyio's default of 40 threads out of the way.
+Has been awaited when the slot is free again. That is later than the second argument was called where a thread outlives
+its timeout: a thread cannot be stopped.
+"""
+
+
+def calling(handle: Callable[[Any], Any], *, is_async: bool, timeout: float | None) -> Call | None:
+    """Return the way to call a handler's `handle`; None where it is simply awaited by `guarded`, without a timeout."""
+    if not is_async:
+        return _InThread(handle, timeout)
+    return None if timeout is None else partial(_in_time, handle, timeout)
+
+
+async def _in_time(handle: Callable[[Any], Any], timeout: float, message: Any, ended: Callable[[object], None]) -> None:
+    outcome: object = TimedOut(timeout)
+    with anyio.move_on_after(timeout):
+        outcome = await guarded(handle, message)
+    ended(outcome)
+
+
+class _InThread:
+    """A `handle` that is no coroutine."""
+
+    def __init__(self, handle: Callable[[Any], Any], timeout: float | None) -> None:
+        self._handle, self._timeout = handle, timeout
+        # The lane's tasks count the slots; this keeps anyio's default of 40 threads out of the way.
         self._threads = anyio.CapacityLimiter(math.inf)
 
     async def __call__(self, message: Any, ended: Callable[[object], None]) -> None:
-        """Handle one message and hand over what came of it: result, `Failure` or `TimedOut`.
-
-        Returns when the slot is free again. That is later than `ended` was called where a thread outlives its timeout:
-        a thread cannot be stopped.
-        """
-        if not self._is_async:
-            await self._in_thread(message, ended)
-        elif self._timeout is None:
-            ended(await guarded(self._handle, message))
-        else:
-            outcome: object = TimedOut(self._timeout)
-            with anyio.move_on_after(self._timeout):
-                outcome = await guarded(self._handle, message)
-            ended(outcome)
-
-    async def _in_thread(self, message: Any, ended: Callable[[object], None]) -> None:
         finished = anyio.Event()
         outcome: object = None
 

@@ -2,22 +2,24 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import anyio
 
 from kepm_plugin.errors import StoreError
-from kepm_plugin.message import Decoded, Message
+from kepm_plugin.message import EMPTY, Decoded, Message
 from kepm_plugin.plugin import holding_settings
 from kepm_plugin.store import Store
 
-from ._call import Failure, attempted
+from ._call import Failure, attempted, guarded
 from ._ends import Trouble
-from ._lane import Lane, Work
+from ._lane import Lane
 from ._outcome import Outcomes, identity, key_of
 from ._tickets import CommandCaller, Tickets
 from ._window import Window
+from ._work import Work
 
 log = logging.getLogger("kepm_plugin.dispatch")
 
@@ -58,14 +60,16 @@ class Delivery:
         self._window, self._trouble, self._closed = window, trouble, closed
         self._alone = anyio.Lock()
 
-    async def handle(self, lane: Lane, work: Work) -> None:
-        """Handle one message; it is ended, or `due` again, on return."""
+    def handle(self, lane: Lane, work: Work) -> Awaitable[None] | None:
+        """Handle one message; await what is returned, if anything is. It is ended then, or `due` again."""
         if (work.id is not None or work.attempts) and self._store.too_old(work.received.received_at):
             self._outcomes.too_old(lane, work)
-            return
+            return None
         if work.delivery == 1 or work.id is None:
-            await self._deliver(lane, work)
-            return
+            return self._deliver(lane, work)
+        return self._deliver_again(lane, work, work.id)
+
+    async def _deliver_again(self, lane: Lane, work: Work, number: int) -> None:
         alone = False
         if work.delivery > 2:
             with anyio.move_on_after(ALONE):
@@ -73,15 +77,16 @@ class Delivery:
                 alone = True
         try:
             if not self._closed():
-                await self._deliver_again(lane, work, work.id)
+                await self._deliver_counted(lane, work, number)
         finally:
             if alone:
                 self._alone.release()
 
-    async def _deliver_again(self, lane: Lane, work: Work, number: int) -> None:
+    async def _deliver_counted(self, lane: Lane, work: Work, number: int) -> None:
         self._count(number, work.delivery)
         try:
-            await self._deliver(lane, work)
+            if (call := self._deliver(lane, work)) is not None:
+                await call
         except anyio.get_cancelled_exc_class():
             self._count(number, work.delivery - 1)
             raise
@@ -92,27 +97,25 @@ class Delivery:
         except StoreError as exc:  # Handled all the same: that is promised, the count is a precaution.
             self._trouble("store", str(exc))
 
-    async def _deliver(self, lane: Lane, work: Work) -> None:
+    def _deliver(self, lane: Lane, work: Work) -> Awaitable[None] | None:
+        """Return the call of the handler; None where it is not called."""
         received = work.received
         # A payload type may have code of its author, who may raise anything.
         decoded: Any = attempted(lane.decode, received.payload)
         if isinstance(decoded, Failure):
             self._outcomes.undecoded(lane, work, decoded)
-            return
+            return None
         value, correlation = decoded if isinstance(decoded, Decoded) else (decoded, None)
-        named = identity(correlation, received)
-        if work.seen is None and (key := key_of(lane, received, correlation)) is not None:
-            who = hash((named, received.correlation_data, received.response_topic))
-            seen, repeated = self._window.enter(key, received, who, equal=lane.route.spec.handler.dedupe is None)
-            if repeated:
-                self._outcomes.repeated(lane, work, seen, who)
-                return
-            work.seen, seen.safe = seen, work.id is not None
-        caller = None if lane.route.response is None else CommandCaller(self._tickets, lane, work, correlation)
-        message = Message(
+        named = None
+        if correlation is not None or received.correlation_data is not None or lane.dedupe is not None:
+            named = identity(correlation, received)
+            if self._repeats(lane, work, correlation, named):
+                return None
+        caller = CommandCaller(self._tickets, lane, work, correlation) if lane.is_command else None
+        message: Message[Any] = Message(
             payload=value,
             topic=received.topic,
-            params=lane.params(received.topic),
+            params=lane.params(received.topic) if lane.has_params else EMPTY,
             correlation_id=named,
             delivery=work.delivery + work.attempts,
             retained=received.retained,
@@ -121,15 +124,44 @@ class Delivery:
             properties=received.properties,
             _caller=caller,
         )
+        return self._called(lane, work, message, correlation, caller)
+
+    def _repeats(self, lane: Lane, work: Work, correlation: object, named: str | None) -> bool:
+        """Tell whether a message repeats another one, and was ended as that."""
+        received = work.received
+        if work.seen is not None or (key := key_of(lane, received, correlation)) is None:
+            return False
+        who = hash((named, received.correlation_data, received.response_topic))
+        seen, repeated = self._window.enter(key, received, who, equal=lane.dedupe is None)
+        if repeated:
+            self._outcomes.repeated(lane, work, seen, who)
+        else:
+            work.seen, seen.safe = seen, work.id is not None
+        return repeated
+
+    async def _called(
+        self, lane: Lane, work: Work, message: Message[Any], correlation: object, caller: CommandCaller | None
+    ) -> None:
         started = time.monotonic()
-
-        def ended(outcome: object) -> None:
-            seconds = time.monotonic() - started
-            if caller is not None:
-                caller.over = True
-            self._outcomes.ended(lane, work, correlation, outcome, seconds)
-            if work.ticket is not None:
-                self._tickets.ended(work)
-
         with holding_settings(self._plugin):
-            await lane.call(message, ended)
+            if lane.call is None:
+                outcome = await guarded(lane.handle, message)
+                self._ended(lane, work, correlation, caller, started, outcome)
+            else:
+                await lane.call(message, partial(self._ended, lane, work, correlation, caller, started))
+
+    def _ended(
+        self,
+        lane: Lane,
+        work: Work,
+        correlation: object,
+        caller: CommandCaller | None,
+        started: float,
+        outcome: object,
+    ) -> None:
+        seconds = time.monotonic() - started
+        if caller is not None:
+            caller.over = True
+        self._outcomes.ended(lane, work, correlation, outcome, seconds)
+        if work.ticket is not None:
+            self._tickets.ended(work)

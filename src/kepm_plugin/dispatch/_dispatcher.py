@@ -1,13 +1,11 @@
 """The dispatcher: takes what the session read, gives it to the journal, the acknowledgement and the lanes."""
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 from anyio.abc import TaskStatus
 
 from kepm_plugin.contract import Contract
@@ -18,24 +16,23 @@ from kepm_plugin.plugin import HandlerRoute
 from kepm_plugin.store import PART, Journalled, Store
 from kepm_plugin.topics import Router, matches
 
-from ._call import Call
+from ._call import calling
 from ._counters import Counters
 from ._delivery import DELIVERIES, Delivery
 from ._ends import Answer, Trouble
 from ._intake import Acknowledge, Arrived, Intake
-from ._lane import Lane, Room, Work
+from ._lane import Lane, Room
 from ._later import Later, remaining
 from ._outcome import Outcomes, Redact
 from ._pressure import Pressure, Troubles
 from ._tickets import Send, Tickets
 from ._window import Window
+from ._work import Work, size_of
+from ._workers import Workers
 
 log = logging.getLogger("kepm_plugin.dispatch")
 
 Direct = Callable[[Received], None]
-
-BURST = 0.005
-"""Seconds before the loop gets a turn: a handler that never waits must not starve the reader."""
 
 RETRY = 1.0
 """Seconds between two attempts to write what could not be: a broker does not send it again on the same connection."""
@@ -84,7 +81,9 @@ class Dispatcher:
         self._delivery = Delivery(
             plugin, store, self._outcomes, self._tickets, window, self._trouble, lambda: self._closed
         )
-        self._later = Later()
+        self._later, self._workers = Later(), Workers(self._handle)
+        self._decoders: dict[tuple[int, bool], Callable[[bytes], Any]] = {}
+        """Of each type, which the routes keep alive, one for all handlers: many small ones are far apart in memory."""
         self._lanes = [self._lane(route) for route in routes]
         entries: list[tuple[str, Lane | Direct]] = [(lane.route.filter, lane) for lane in self._lanes]
         self._router: Router[Lane | Direct] = Router(entries + list(direct.items()))
@@ -92,7 +91,6 @@ class Dispatcher:
         self._taps: list[tuple[str, Direct]] = []
         self._pressure = Pressure(pause, self._trouble)
         self._stuck = anyio.Event()
-        self._burst_since = time.monotonic()
         self._closed = False
 
     @property
@@ -108,13 +106,15 @@ class Dispatcher:
     def _lane(self, route: HandlerRoute) -> Lane:
         spec = route.spec
         handler: Any = spec.handler(self._plugin)
-        call = Call(handler.handle, is_async=spec.is_async, timeout=spec.handler.timeout)
-        decode: Callable[[bytes], Any] = (
-            decoder(route.payload_type)
-            if spec.command is None
-            else command_decoder(route.payload_type, self._contract.correlation_field)
-        )
-        return Lane(route, call, decode, self._plugin.id, self._room)
+        call = calling(handler.handle, is_async=spec.is_async, timeout=spec.handler.timeout)
+        kind = id(route.payload_type), spec.command is None
+        if kind not in self._decoders:
+            self._decoders[kind] = (
+                decoder(route.payload_type)
+                if spec.command is None
+                else command_decoder(route.payload_type, self._contract.correlation_field)
+            )
+        return Lane(route, handler.handle, call, self._decoders[kind], self._plugin.id, self._room, self._workers.call)
 
     def bound(self, messages: int, size: int) -> None:
         """Keep so many messages, and bytes of them, for each handler in memory from now on."""
@@ -151,7 +151,7 @@ class Dispatcher:
                     tapped = True
             target = self._router.find(received.topic)
             if isinstance(target, Lane):
-                if not (received.retained and target.route.spec.handler.retained == "skip"):
+                if not (received.retained and target.skips_retained):
                     if self._journal and (received.qos or arrived):
                         arrived.append(Arrived(target, received, acknowledge))
                     elif received.qos:
@@ -181,7 +181,7 @@ class Dispatcher:
         if self._closed or len(lane) >= 2 * self._room.messages or lane.bytes >= 2 * self._room.bytes:
             self.counters.refused += 1
             return
-        lane.put(Work(received, acknowledge=acknowledge))
+        lane.put(Work(received, size_of(received), acknowledge=acknowledge))
         self._pressure.grown(lane)
 
     def new_session(self, present: bool) -> None:
@@ -242,13 +242,10 @@ class Dispatcher:
                 outer.start_soon(self._write_again, name="kepm.journal")
                 outer.start_soon(self._later.run, name="kepm.later")
                 outer.start_soon(self._sweep, name="kepm.tickets")
-                async with bare_task_group() as workers:
-                    for lane in self._lanes:
-                        for number in range(lane.slots):
-                            workers.start_soon(self._work, lane, name=f"kepm.lane.{lane.route.spec.name}[{number}]")
-                    task_status.started()
+                await self._workers.serve(self._lanes, task_status=task_status)
                 outer.cancel_scope.cancel()
         finally:
+            self._outcomes.ends.write_together()
             self._outcomes.ends.write_again()
 
     def close(self) -> None:
@@ -257,6 +254,7 @@ class Dispatcher:
             self._closed = True
             for lane in self._lanes:
                 self.counters.dropped += lane.close()
+            self._workers.close()
 
     def busy(self) -> list[str]:
         """Return the names of the handlers that are running."""
@@ -297,33 +295,31 @@ class Dispatcher:
                 self._trouble("store", str(exc))
                 expired = []
             for number, received in expired:
-                self._outcomes.too_old(self._command_of(received.topic), Work(received, id=number))
+                self._outcomes.too_old(self._command_of(received.topic), Work(received, 0, id=number))
             await anyio.sleep(RETRY if len(expired) == PART else SWEEP)
 
-    async def _work(self, lane: Lane) -> None:
-        while (work := await lane.next()) is not None:
+    async def _handle(self, lane: Lane, work: Work) -> None:
+        if work.due is not None:
             if (seconds := remaining(work)) > 0:
                 self._later.postpone(lane, work, seconds)
-                continue
+                return
             work.due = None
-            lane.running += 1
-            postponed = False
-            try:
-                await self._delivery.handle(lane, work)
-                postponed = work.due is not None
-            finally:
-                lane.running -= 1
-                if not postponed:
-                    lane.done(work)
-            if postponed:
-                self._later.postpone(lane, work, remaining(work))
-                self.counters.dropped += self._closed and not work.received.qos
-            if lane.low:
-                self._refill_if_low(lane)
-                self._pressure.shrunk(lane)
-            if time.monotonic() - self._burst_since > BURST:
-                await anyio.lowlevel.checkpoint()
-                self._burst_since = time.monotonic()
+        lane.running += 1
+        postponed = False
+        try:
+            if (rest := self._delivery.handle(lane, work)) is not None:
+                await rest
+            postponed = work.due is not None
+        finally:
+            lane.running -= 1
+            if not postponed:
+                lane.done(work)
+        if postponed:
+            self._later.postpone(lane, work, remaining(work))
+            self.counters.dropped += self._closed and not work.received.qos
+        if lane.low:
+            self._refill_if_low(lane)
+            self._pressure.shrunk(lane)
 
     def _refill_if_low(self, lane: Lane) -> None:
         if lane.low and lane.spilled_from is not None:
@@ -372,4 +368,5 @@ class Dispatcher:
 
 
 def _work(row: Journalled) -> Work:
-    return Work(row.received, row.delivery, row.id, attempts=row.attempts, due=row.due)
+    received = row.received
+    return Work(received, size_of(received), row.delivery, row.id, attempts=row.attempts, due=row.due)

@@ -12,7 +12,8 @@ from kepm_plugin.store import Journalled, Store
 
 from ._counters import Counters
 from ._ends import Trouble
-from ._lane import Lane, size_of
+from ._lane import Lane
+from ._work import size_of
 
 Acknowledge = Callable[[Sequence[int]], None]
 

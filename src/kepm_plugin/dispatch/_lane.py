@@ -1,7 +1,7 @@
 """A lane: the messages of one handler on their way to it, in order, in bounded memory."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import anyio
@@ -11,7 +11,10 @@ from kepm_plugin.message import Received
 from kepm_plugin.plugin import HandlerRoute
 
 from ._call import Call
-from ._window import Seen
+from ._work import Work, size_of
+
+Decode = Callable[[bytes], Any]
+"""From a payload to what the handler takes."""
 
 LIMIT = 1_000
 """Messages of one lane in memory; the journal holds the rest."""
@@ -40,39 +43,6 @@ class Room(Struct):
         self.low, self.low_bytes = messages * LOW // LIMIT, size * LOW_BYTES // LIMIT_BYTES
 
 
-def size_of(received: Received) -> int:
-    """Return about how many bytes a message takes, without what is the same for each."""
-    return len(received.topic) + len(received.payload)
-
-
-class Work(Struct, eq=False):
-    """One message that waits for its handler."""
-
-    received: Received
-    delivery: int = 1
-    """Which delivery it is as far as runs of the process go; those of this run that are tried again do not count."""
-    id: int | None = None
-    """Its number in the journal, None where it is not there."""
-    acknowledge: Callable[[Sequence[int]], None] | None = None
-    """Where the acknowledgement comes after the handler: how to send it."""
-    attempts: int = 0
-    """How often its handler has failed."""
-    due: float | None = None
-    """Not to be tried before this time, in seconds since the epoch."""
-    ticket: str | None = None
-    """Given out for a later answer."""
-    answered: bool = False
-    """Its caller has the answer already, by the ticket."""
-    deferred: bool = False
-    """Its handler has ended and left the answer for later."""
-    stored: bool = False
-    """Its ticket is in the journal."""
-    seen: Seen | None = None
-    """Its entry in the window of identities, where it has an identity."""
-    gone: bool = False
-    """Taken out while it waited; its place in a queue is still to be cleared."""
-
-
 class Lane:
     """Queue and slots of one handler.
 
@@ -81,27 +51,77 @@ class Lane:
     of its value.
     """
 
+    # Without a dictionary each: a thousand of them take turns in the processor's cache.
+    __slots__ = (
+        "_blocked",
+        "_closed",
+        "_droppable",
+        "_dropped",
+        "_held",
+        "_newest",
+        "_order_by",
+        "_overflow",
+        "_plugin_id",
+        "_postponed",
+        "_ready",
+        "_room",
+        "_run",
+        "_size",
+        "_wake",
+        "bytes",
+        "call",
+        "called",
+        "decode",
+        "dedupe",
+        "handle",
+        "has_params",
+        "has_tasks",
+        "is_command",
+        "route",
+        "running",
+        "skips_retained",
+        "slots",
+        "spilled_from",
+    )
+
     def __init__(
-        self, route: HandlerRoute, call: Call, decode: Callable[[bytes], Any], plugin_id: str, room: Room
+        self,
+        route: HandlerRoute,
+        handle: Callable[[Any], Any],
+        call: Call | None,
+        decode: Decode,
+        plugin_id: str,
+        room: Room,
+        run: Callable[["Lane"], object],
     ) -> None:
-        self.route, self.call, self.decode = route, call, decode
+        handler = route.spec.handler
+        self.route, self.handle, self.call, self.decode = route, handle, call, decode
+        self.is_command, self.dedupe = route.response is not None, handler.dedupe
+        self.skips_retained = handler.retained == "skip"
+        self.has_params = bool(route.spec.pattern.params)
         self.slots = route.spec.concurrency
+        self.has_tasks = False
+        """Tasks of its own wait in `next`; else `run` is called when there is something to `take`."""
+        self.called = False
+        """It was, and nothing was taken since."""
         self.running = 0
         """Calls in progress."""
         self.spilled_from: int | None = None
         """Number of the first message that is in the journal only."""
-        self._plugin_id, self._room = plugin_id, room
-        self._has_params = bool(route.spec.pattern.params)
-        self._order_by = route.spec.handler.order_by
-        self._overflow = route.spec.handler.overflow
+        self._plugin_id, self._room, self._run = plugin_id, room, run
+        self._order_by, self._overflow = handler.order_by, handler.overflow
         self._ready: deque[Work] = deque()
         self._held: dict[str, deque[Work]] = {}
         self._postponed: dict[Work, None] = {}
         self._blocked = False
-        self._droppable: dict[Work, None] = {}
-        """What waits at QoS 0, oldest first."""
-        self._newest: dict[str, Work] = {}
-        """Of these, where they coalesce, the one of each topic."""
+        self._droppable: deque[Work] | None = None
+        """What waits at QoS 0, oldest first, and some that is gone; noted from when something has to be dropped."""
+        self._dropped = 0
+        """What was dropped and still has its place in a queue."""
+        if self._order_by is not None:
+            self._droppable = deque()  # from its queues one could not tell which is older
+        self._newest: dict[str, Work] | None = {} if handler.overflow == "coalesce" else None
+        """Where they coalesce, what waits at QoS 0 by topic."""
         self._size = self.bytes = 0
         self._closed = False
         self._wake = anyio.Event()
@@ -121,12 +141,12 @@ class Lane:
 
     def params(self, topic: str) -> dict[str, str]:
         """Return the values of the topic's parameters."""
-        return self.route.spec.pattern.values(self._plugin_id, topic) if self._has_params else {}
+        return self.route.spec.pattern.values(self._plugin_id, topic) if self.has_params else {}
 
     def put(self, work: Work) -> None:
         """Append a message and wake a worker."""
         self._size += 1
-        self.bytes += size_of(work.received)
+        self.bytes += work.size
         if self._order_by is not None:
             behind = self._held.get(self._key(work))
             if behind is not None:
@@ -134,40 +154,73 @@ class Lane:
                 return
             self._held[self._key(work)] = deque()
         self._ready.append(work)
-        self._wake.set()
+        if not self.called:
+            self.rouse()
 
     def put_or_drop(self, received: Received) -> int:
         """Append a message of QoS 0; return how many were dropped for it, itself included, as `overflow` says."""
-        if self._overflow == "coalesce" and (waiting := self._newest.get(received.topic)) is not None:
+        if self._newest is not None and (waiting := self._newest.get(received.topic)) is not None:
             # In the older one's place, so that a topic which changes all the time is handled too.
-            self.bytes += len(received.payload) - len(waiting.received.payload)
+            more = len(received.payload) - len(waiting.received.payload)
+            self.bytes, waiting.size = self.bytes + more, waiting.size + more
             waiting.received = received
             return 1
         dropped = 0
         # What lies in the journal is read back when there is room; a flood at QoS 0 must not keep it out.
         while self.full or (self.spilled_from is not None and self._size >= self._room.low // 2):
-            oldest = next(iter(self._droppable), None)
-            if self._overflow == "drop_new" or oldest is None:
+            oldest = None if self._overflow == "drop_new" else self._oldest_droppable()
+            if oldest is None:
                 return dropped + 1
             self._take_out(oldest)
             dropped += 1
-        work = Work(received)
-        self._droppable[work] = None
-        if self._overflow == "coalesce":
+        work = Work(received, size_of(received))
+        if self._droppable is not None:
+            self._note_droppable(self._droppable, work)
+        if self._newest is not None:
             self._newest[received.topic] = work
         self.put(work)
         return dropped
 
+    def _oldest_droppable(self) -> Work | None:
+        if self._droppable is None:
+            self._droppable = deque(work for work in self._waiting() if not work.received.qos)
+        while self._droppable:
+            if not (work := self._droppable[0]).gone:
+                return work
+            self._droppable.popleft()
+        return None
+
+    def _note_droppable(self, droppable: deque[Work], work: Work) -> None:
+        droppable.append(work)
+        if len(droppable) > 2 * self._room.messages:
+            self._droppable = deque(one for one in droppable if not one.gone)
+
+    def rouse(self) -> None:
+        """Have the next message taken, if there is one."""
+        if self.has_tasks:
+            self._wake.set()
+        elif self._ready and not self.called:
+            self.called = True
+            self._run(self)
+
+    def take(self) -> Work | None:
+        """Return the next message; None where none is ready, or the lane is closed, whatever still waits."""
+        while self._ready and not (self._blocked or self._closed):
+            work = self._ready.popleft()
+            if work.gone:
+                self._dropped -= 1
+                self._promote(work)
+                continue
+            work.gone = True
+            if self._newest is not None:
+                self._no_longer_newest(self._newest, work)
+            return work
+        return None
+
     async def next(self) -> Work | None:
-        """Return the next message, waiting for it; None once the lane is closed, whatever still waits."""
+        """Return the next message, waiting for it; None once the lane is closed."""
         while not self._closed:
-            if self._ready and not self._blocked:
-                work = self._ready.popleft()
-                if work.gone:
-                    self._promote(work)
-                    continue
-                if not work.received.qos:
-                    self._no_longer_waits(work)
+            if (work := self.take()) is not None:
                 return work
             if self._wake.is_set():
                 self._wake = anyio.Event()
@@ -178,12 +231,14 @@ class Lane:
         """Let the workers end after what they are doing; return how many messages of QoS 0 waited, and are lost."""
         self._closed = True
         self._wake.set()
-        return len(self._droppable) + sum(1 for work in self._postponed if not work.received.qos)
+        return sum(1 for work in (*self._waiting(), *self._postponed) if not work.received.qos)
 
     def done(self, work: Work) -> None:
         """Let the next message with the same value go on."""
-        self._forget_size(work)
-        self._promote(work)
+        self._size -= 1
+        self.bytes -= work.size
+        if self._order_by is not None:
+            self._promote(work)
 
     def postpone(self, work: Work) -> None:
         """Take a message back that was given out, until `resume`."""
@@ -195,8 +250,9 @@ class Lane:
         if work in self._postponed:
             del self._postponed[work]
             self._blocked = False
+            work.gone = False
             self._ready.appendleft(work)
-            self._wake.set()
+            self.rouse()
 
     def forget_unacknowledged(self) -> list[Work]:
         """Drop what waits for its handler and is not acknowledged before; return it."""
@@ -208,7 +264,7 @@ class Lane:
             del self._postponed[work]
             self._blocked = False
             self.done(work)
-        self._wake.set()
+        self.rouse()
         return waiting + postponed
 
     def _waiting(self) -> Iterable[Work]:
@@ -219,17 +275,31 @@ class Lane:
     def _take_out(self, work: Work) -> None:
         """Drop a message that waits; what is behind it moves up when its turn would have come."""
         work.gone = True
-        self._no_longer_waits(work)
-        self._forget_size(work)
-
-    def _no_longer_waits(self, work: Work) -> None:
-        self._droppable.pop(work, None)
-        if self._newest.get(work.received.topic) is work:
-            del self._newest[work.received.topic]
-
-    def _forget_size(self, work: Work) -> None:
+        if self._newest is not None:
+            self._no_longer_newest(self._newest, work)
         self._size -= 1
-        self.bytes -= size_of(work.received)
+        self.bytes -= work.size
+        self._dropped += 1
+        if self._dropped > self._size:
+            self._clear_dropped()
+
+    def _clear_dropped(self) -> None:
+        """Clear the places of what was dropped: a flood may go on for longer than a call."""
+        self._dropped = 0
+        ready, self._ready = self._ready, deque[Work]()
+        for behind in self._held.values():
+            kept = [work for work in behind if not work.gone]
+            behind.clear()
+            behind.extend(kept)
+        for work in ready:
+            if work.gone:
+                self._promote(work)
+            else:
+                self._ready.append(work)
+
+    def _no_longer_newest(self, newest: dict[str, Work], work: Work) -> None:
+        if newest.get(work.received.topic) is work:
+            del newest[work.received.topic]
 
     def _promote(self, work: Work) -> None:
         """Make the next message with the same value ready."""
@@ -238,9 +308,12 @@ class Lane:
         key = self._key(work)
         behind = self._held[key]
         while behind:
-            if not (following := behind.popleft()).gone:
+            following = behind.popleft()
+            if following.gone:
+                self._dropped -= 1
+            else:
                 self._ready.append(following)
-                self._wake.set()
+                self.rouse()
                 return
         del self._held[key]
 

@@ -7,7 +7,8 @@ from typing import Final
 
 import anyio
 
-from ._lane import Lane, Work
+from ._lane import Lane
+from ._work import Work
 
 FIRST: Final = 1.0
 """Seconds until the first of a handler's `retries`; each later one waits twice as long."""

@@ -15,9 +15,10 @@ from kepm_plugin.topics import covers
 from ._call import Failure, TimedOut, attempted
 from ._counters import Counters
 from ._ends import Answer, Ends, Trouble
-from ._lane import LIMIT, Lane, Work, size_of
+from ._lane import LIMIT, Lane
 from ._later import backoff
 from ._window import Key, Seen, Window, key
+from ._work import Work, size_of
 
 log = logging.getLogger("kepm_plugin.dispatch")
 
@@ -43,7 +44,7 @@ class Outcomes:
         window: Window,
     ) -> None:
         self.counters = Counters()
-        self.ends = Ends(answer, trouble)
+        self.ends = Ends(store, answer, trouble)
         self._plugin_id, self._responses = plugin_id, tuple(responses)
         self._store, self._contract, self._trouble = store, contract, trouble
         self._redact, self._window = redact, window
@@ -71,7 +72,7 @@ class Outcomes:
         Where that one is in memory alone, a kill would lose both: this one is then kept until that one has ended. So is
         one whose caller would not know the other one's answer for its own.
         """
-        waits = not seen.ended and lane.route.response is not None and caller != seen.caller
+        waits = not seen.ended and lane.is_command and caller != seen.caller
         if not waits and (seen.safe or not work.received.qos):
             self._end_repeated(lane, work, seen, answers=True)
         elif len(seen.behind) < LIMIT:
@@ -126,12 +127,7 @@ class Outcomes:
         seconds: float,
     ) -> None:
         """End a message with what its handler returned, a `Failure` or `TimedOut`, or put it off."""
-        if (
-            outcome is None
-            and lane.route.response is None
-            and work.ticket is None
-            and not log.isEnabledFor(logging.DEBUG)
-        ):
+        if outcome is None and not lane.is_command and work.ticket is None and not log.isEnabledFor(logging.DEBUG):
             self.counters.handled += 1  # the way of nearly every message
             self._finish(lane, work, None)
             return
@@ -154,7 +150,7 @@ class Outcomes:
             self._failed(lane, work, correlation, failure, where, answered=answered)
         elif work.ticket is not None:
             self._deferred(lane, work, work.ticket, outcome, where)
-        elif lane.route.response is None:
+        elif not lane.is_command:
             self.counters.handled += 1
             log.debug("handler.done", extra=where)
             self._finish(lane, work, None)
@@ -170,7 +166,7 @@ class Outcomes:
 
     def _note_caller(self, lane: Lane, work: Work, correlation: object, where: dict[str, object]) -> None:
         """Say, once for each handler, that a command's caller cannot know the answer for its own."""
-        if lane.route.response is None or lane.route.spec.name in self._nameless:
+        if not lane.is_command or lane.route.spec.name in self._nameless:
             return
         if identity(correlation, work.received) is None:
             self._nameless.add(lane.route.spec.name)
@@ -254,7 +250,7 @@ class Outcomes:
             return self._store.keep([(Keep.ANSWER, answer) for answer in answers])
 
         # As the end of nothing: the message's own comes later.
-        self.ends.write(Work(work.received), publication, write, 0)
+        self.ends.write(Work(work.received, 0), publication, write, 0)
 
     def answer_late(self, lane: Lane, work: Work, correlation: object, result: object) -> None:
         """End a command by its ticket."""
@@ -294,6 +290,10 @@ class Outcomes:
             if publication is not None:
                 self.ends.answer(publication, None, None)
             self.ends.acknowledge(work)
+            return
+        if publication is None and work.delivery == 1:
+            # Of those that an earlier run left each delivery is counted: one that has ended must not count once more.
+            self.ends.write_soon(number, work)
             return
 
         def write(answers: Sequence[Publication] = ()) -> list[int]:
@@ -352,7 +352,7 @@ def _text(value: object) -> str | None:
 
 def key_of(lane: Lane, received: Received, correlation: object) -> Key | None:
     """Return what identifies a message to a handler, None where nothing does; `correlation` is that of its payload."""
-    field = lane.route.spec.handler.dedupe
+    field = lane.dedupe
     if field is not None:
         value = correlation_of(received.payload, field)
         named = None if value is None else _text(value)

@@ -8,8 +8,9 @@ from kepm_plugin.errors import PluginDefinitionError, UnknownTicket
 from kepm_plugin.message import Publication, correlation_of, encode_json
 from kepm_plugin.store import Store
 
-from ._lane import Lane, Work
+from ._lane import Lane
 from ._outcome import Outcomes, echoed
+from ._work import Work
 
 Send = Callable[[Publication], Awaitable[None]]
 """Publishes, waiting for room in the outbox."""
@@ -106,4 +107,4 @@ class Tickets:
             )
         number, received = found
         correlation = correlation_of(received.payload, self._contract.correlation_field)
-        self.outcomes.answer_late(lane, Work(received, id=number), correlation, result)
+        self.outcomes.answer_late(lane, Work(received, 0, id=number), correlation, result)

@@ -17,7 +17,7 @@ from ..folder import make_private
 from ..message import Publication, Received
 from . import _tables as tables
 from ._dead import DeadLetter, DeadLetters
-from ._journal import PART, Journal, Journalled, remove
+from ._journal import PART, Journal, Journalled, remove, remove_all
 from ._kept import Keep, Kept, kept_size
 from ._letters import Entry, Letters, open_letters
 from ._limits import DEFAULT, Limits
@@ -149,6 +149,12 @@ class Store:
         self._journal.forget(size)
         self._kept.added((Keep.ANSWER, answer) for answer in answers)
         return kept
+
+    def finish_all(self, ids: Sequence[int]) -> None:
+        """Remove messages that have no answer, in one commit; an id that is not in the journal is nothing."""
+        with self._database.commit("finish messages") as db:
+            removed = remove_all(db, ids)
+        self._journal.forget_all(removed)
 
     # --- publications -------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from ..database import Connection, Database, insert
+from ..database import Connection, Database, insert, insert_all
 from ..errors import StoreError
 from ..message import Received
 from . import _tables as tables
@@ -56,11 +56,15 @@ class Journal:
         self._check_room()
         sizes = [tables.size_of(received) for received in batch]
         with self._database.commit("journal messages") as db:
-            ids = [
-                insert(db, tables.JOURNAL, (1, 0, None, None, size, *tables.to_row(received)))
-                for received, size in zip(batch, sizes, strict=True)
-            ]
-        self.count += len(ids)
+            ids = insert_all(
+                db,
+                tables.JOURNAL,
+                [
+                    (1, 0, None, None, size, *tables.to_row(received))
+                    for received, size in zip(batch, sizes, strict=True)
+                ],
+            )
+        self.count += len(batch)
         self.bytes += sum(sizes)
         return [Journalled(number, received, 1) for number, received in zip(ids, batch, strict=True)]
 
@@ -138,6 +142,11 @@ class Journal:
             self.count -= 1
             self.bytes -= size
 
+    def forget_all(self, removed: tuple[int, int]) -> None:
+        """Take several out, by their number and size."""
+        self.count -= removed[0]
+        self.bytes -= removed[1]
+
     def take_up(self) -> list[Journalled]:
         """Return some of what commands have put back since this run began, and let `read_from` know of them.
 
@@ -163,3 +172,27 @@ def remove(db: Connection, id: int) -> int | None:  # noqa: A002
     row = db.execute("SELECT size FROM journal WHERE id = ?", (id,)).fetchone()
     db.execute("DELETE FROM journal WHERE id = ?", (id,))
     return int(row[0]) if row else None
+
+
+def remove_all(db: Connection, ids: Sequence[int]) -> tuple[int, int]:
+    """Remove messages from the journal; return how many were there, and their size.
+
+    What arrives together mostly ends together: a statement takes all that have ascending ids without a gap.
+    """
+    count = size = 0
+    for first, last in _runs(ids):
+        found = db.execute(tables.TOTALS_BETWEEN, (first, last)).fetchone()
+        db.execute("DELETE FROM journal WHERE id BETWEEN ? AND ?", (first, last))
+        count, size = count + found[0], size + found[1]
+    return count, size
+
+
+def _runs(ids: Sequence[int]) -> list[tuple[int, int]]:
+    """Return numbers as stretches without a gap, first and last of each."""
+    runs = list[tuple[int, int]]()
+    for number in sorted(ids):
+        if runs and number <= runs[-1][1] + 1:
+            runs[-1] = runs[-1][0], number
+        else:
+            runs.append((number, number))
+    return runs

@@ -20,6 +20,7 @@ TICKET: Final = f"SELECT id, {_MESSAGE} FROM journal WHERE ticket = ?"  # noqa: 
 EXPIRED: Final = f"""SELECT id, {_MESSAGE} FROM journal
     WHERE ticket IS NOT NULL AND received_at > ? AND received_at < ? ORDER BY id LIMIT ?"""  # noqa: S608  constants
 TOTALS: Final = "SELECT count(*), coalesce(sum(size), 0), coalesce(max(id), 0) FROM journal"
+TOTALS_BETWEEN: Final = "SELECT count(*), coalesce(sum(size), 0) FROM journal WHERE id BETWEEN ? AND ?"
 KEPT: Final = """SELECT id, size, topic, payload, qos, retain, correlation_data FROM kept
     WHERE id >= ? ORDER BY id LIMIT ?"""
 KEPT_TOTALS: Final = "SELECT kind, count(*), sum(size) FROM kept GROUP BY kind"

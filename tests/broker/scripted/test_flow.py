@@ -175,28 +175,30 @@ def forgets_what_it_received(patch: pytest.MonkeyPatch) -> None:
 
 
 def takes_each_copy(patch: pytest.MonkeyPatch) -> None:
-    on_plain = Link._on_plain
+    on_packet = Link._on_packet
 
-    def anew(self: Link, header: int, body: bytearray) -> bool:
-        return on_plain(self, header & ~DUP, body)
+    def anew(self: Link, header: int, *packet: Any) -> bool:
+        return on_packet(self, header & ~DUP, *packet)
 
-    patch.setattr(Link, "_on_plain", anew)
+    patch.setattr(Link, "_on_packet", anew)
 
 
 def drops_each_copy(patch: pytest.MonkeyPatch) -> None:
-    on_plain = Link._on_plain
+    on_packet = Link._on_packet
 
-    def only_the_first(self: Link, header: int, body: bytearray) -> bool:
-        return bool(header & DUP) or on_plain(self, header, body)
+    def only_the_first(self: Link, header: int, *packet: Any) -> bool:
+        return bool(header & DUP) or on_packet(self, header, *packet)
 
-    patch.setattr(Link, "_on_plain", only_the_first)
+    patch.setattr(Link, "_on_packet", only_the_first)
 
 
 def raises_on_a_message(patch: pytest.MonkeyPatch) -> None:
-    def on_plain(self: Link, header: int, body: bytearray) -> bool:
-        raise ZeroDivisionError
+    def on_packet(self: Link, header: int, *packet: Any) -> bool:
+        if header & 0xF0 == 0x30:
+            raise ZeroDivisionError
+        return False
 
-    patch.setattr(Link, "_on_plain", on_plain)
+    patch.setattr(Link, "_on_packet", on_packet)
 
 
 MISTAKES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Program]] = {

@@ -58,6 +58,39 @@ async def test_what_was_sent_at_once_is_delivered_at_once(scripted: Any, inbox: 
         await peer.expect(puback(1, 2))
 
 
+async def test_acknowledgements_one_by_one_are_written_as_one_but_in_their_place_among_others(
+    scripted: Any, inbox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scripted.session("3.1.1", inbox) as (link, peer):
+        peer.send(*(publish("3.1.1", b"a", mid=mid) for mid in range(1, 7)))
+        await inbox.until(6)
+        written = list[bytes]()
+        send = link._wire.send
+
+        def noted(data: bytes) -> int:
+            written.append(bytes(data))
+            return int(send(data))
+
+        monkeypatch.setattr(link._wire, "send", noted)
+        for mid in range(1, 5):
+            link.acknowledge([mid])
+        published = publish("3.1.1", b"p", b"between")
+        link.publish(Publication("p", b"between", qos=0))
+        link.acknowledge([5])
+        link.acknowledge([6])
+        await peer.expect(puback(1, 2, 3, 4) + published + puback(5, 6))
+        assert written == [puback(1, 2, 3, 4), published, puback(5, 6)]
+
+
+async def test_an_acknowledgement_is_sent_before_the_end(scripted: Any, inbox: Any) -> None:
+    async with scripted.session("3.1.1", inbox) as (link, peer):
+        peer.send(publish("3.1.1", b"a", mid=1))
+        await inbox.until(1)
+        link.acknowledge([1])
+        await link.leave()
+        await peer.expect(puback(1) + b"\xe0\0")
+
+
 async def test_a_long_reading_gives_others_their_turn(scripted: Any, inbox: Any) -> None:
     async with scripted.session("3.1.1", inbox) as (_, peer):
         peer.send(*(publish("3.1.1", b"a", b"%d" % number) for number in range(1500)))
@@ -436,7 +469,7 @@ async def test_an_error_in_the_library_is_a_loss_and_reaches_the_loops_handler(
     loop.set_exception_handler(lambda _, context: caught.append(context.get("exception")))
     async with scripted.session("3.1.1", inbox) as (link, peer):
         monkeypatch.setattr(link._paho, "loop_read", explode)
-        peer.send(publish("3.1.1", b"a"))
+        peer.send(b"\xd0\0")  # PINGRESP, which is paho's to read
         with anyio.fail_after(5):
             assert "MQTT library failed" in await link.lost()
             assert await peer.rest() == b""
