@@ -324,6 +324,18 @@ def test_a_plugin_is_made_without_arguments(plugin: Define) -> None:
     plugin(__init__=with_default)
 
 
+def test_so_is_one_with_a_constructor_or_a_metaclass_of_its_own(plugin: Define) -> None:
+    class Called(type):
+        def __call__(cls, folder: str) -> Any: ...
+
+    def with_one(cls: Any, folder: str) -> Any: ...
+
+    with pytest.raises(PluginDefinitionError, match="missing a required argument: 'folder'"):
+        plugin(__new__=with_one)
+    with pytest.raises(PluginDefinitionError, match="missing a required argument: 'folder'"):
+        new_class("Worker", (Plugin,), {"metaclass": Called}, lambda body: body.update(id="Worker"))
+
+
 # --- what the declarations say ----------------------------------------------------------------------------------------
 
 

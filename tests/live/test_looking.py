@@ -344,6 +344,15 @@ def test_the_last_good_settings_are_in_force_where_the_agents_break_a_rule(tmp_p
     play(run, tmp_path)
 
 
+def test_nothing_is_kept_of_settings_that_a_plugin_does_not_have(tmp_path: Path) -> None:
+    async def run(plugin: Plugin) -> None:
+        await plugin.start()
+        assert plugin.live.current == Settings()
+
+    play(run, tmp_path, Settings)
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_no_secret_is_in_a_file_and_nobody_else_may_read_them(tmp_path: Path) -> None:
     seen: dict[str, str] = {}
 

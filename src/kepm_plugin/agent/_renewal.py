@@ -7,7 +7,8 @@ process that read it once would be locked out from then on.
 import ssl
 from collections.abc import Callable
 
-import httpcore  # noqa: F401  # pyright: ignore[reportUnusedImport]  httpx imports it with its first client: then the loop runs, and waits for it
+# httpx imports httpcore with its first client: then the loop runs, and waits for it.
+import httpcore  # noqa: F401  # pyright: ignore[reportUnusedImport]
 import httpx
 
 from ..errors import PeerNotTrusted, UsageError

@@ -6,7 +6,7 @@ it: 16 bits of a salted hash tell old from new, and tell nobody what either is.
 
 import hashlib
 import logging
-import secrets
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final, Literal
@@ -238,14 +238,14 @@ class Record:
         if step.key not in self._secret:
             return step
         while True:
-            salt = secrets.token_hex(8)
+            salt = os.urandom(8).hex()
             old, new = _printed(step.old, salt), _printed(step.new, salt)
             if old != new or isinstance(step.old, Print) or isinstance(step.new, Print):
                 return replace(step, old=old, new=new)
 
     def _prints(self) -> tuple[Write, ...]:
         def printed(one: Write) -> Write:
-            value = _printed(one.value, secrets.token_hex(8)) if one.key in self._secret else one.value
+            value = _printed(one.value, os.urandom(8).hex()) if one.key in self._secret else one.value
             return replace(one, value=value, since=0.0)
 
         return tuple(map(printed, self._late))
