@@ -213,7 +213,7 @@ async def test_the_waits_begin_anew_after_a_session_that_held() -> None:
 
 async def test_sessions_that_end_as_soon_as_they_began_do_not_make_us_hurry() -> None:
     sessions = [Scripted() for _ in range(4)]
-    world = World(*sessions, Scripted(), options={"first_delay": 0.0001, "max_delay": 0.8})
+    world = World(*sessions, Scripted(), options={"first_delay": 0.0001, "max_delay": 0.8, "share": 0.0})
     taken = iter(sessions)
     world.on_up = lambda: next(taken, Scripted()).cut("taken over")
     async with world.running():
