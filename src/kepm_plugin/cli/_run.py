@@ -85,7 +85,7 @@ def _asked(program: str, arguments: Sequence[str]) -> dict[str, Any]:
 def run_plugin(kind: type[Plugin], arguments: RunArguments) -> int:
     """Run a plugin until it is asked to stop; return the exit code."""
     # A full collection looks through what comes later, and takes 2 ms, not 20.
-    with importing(frozen=True), _without("click", "rich"):
+    with importing(frozen=True), _without("click"):
         from kepm_plugin.runtime import RunOptions, run
 
     options = RunOptions(
@@ -100,17 +100,17 @@ def run_plugin(kind: type[Plugin], arguments: RunArguments) -> int:
 
 
 @contextmanager
-def _without(*names: str) -> Generator[None]:
-    """Import, inside, as if some libraries were not installed.
+def _without(name: str) -> Generator[None]:
+    """Import, inside, as if a library were not installed.
 
-    structlog would load rich, 4 MiB, to show tracebacks in colour to developers, and httpx its command line by click;
-    nothing in this process does either.
+    httpx would load its own command line by click, where that is there; nothing in this process uses it.
     """
     modules = cast("dict[str, Any]", sys.modules)
-    hidden = [name for name in names if name not in modules]
-    modules.update(dict.fromkeys(hidden))  # None is "not installed", for whoever tries to import it
+    if name in modules:
+        yield
+        return
+    modules[name] = None  # "not installed", for whoever tries to import it
     try:
         yield
     finally:
-        for name in hidden:
-            del modules[name]
+        del modules[name]

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final, NoReturn, cast
 
 import structlog
+from structlog.contextvars import get_contextvars
+from structlog.processors import StackInfoRenderer
 
 from kepm_plugin.contract import LOG_LEVELS
 from kepm_plugin.records import level_word
@@ -131,9 +133,17 @@ for _name, _level in _METHODS.items():
         setattr(_Bound, _prefix + _name, _made)
 
 
+_add_stack: Final = StackInfoRenderer([__name__.rpartition(".")[0]])
+
+
+def _with_stack(fields: dict[str, Any]) -> dict[str, Any]:
+    return dict(_add_stack(None, "", fields))
+
+
 @contextmanager
 def structlog_to(recorder: Recorder) -> Generator[None]:
     """Have every logger of structlog end at a recorder; at the end structlog is configured as before."""
+    recorder.context, recorder.add_stack = get_contextvars, _with_stack
     before = structlog.get_config()
     # The list itself stays: loggers that were bound already hold it (structlog.testing.capture_logs does the same).
     held: object = before["processors"]

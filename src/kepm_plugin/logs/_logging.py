@@ -3,14 +3,14 @@
 import logging
 import time
 from collections.abc import Callable, Collection, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TextIO
 
 from kepm_plugin.contract import ASSUMED, Contract
 from kepm_plugin.logpipe import Fallback, LogPipe
 from kepm_plugin.records import Event, FlatRecords, Record, Redactor, level_number, level_word, recorded
 
-from ._bound import structlog_to
+from ._arrival import on_arrival
 from ._recorder import SPECIAL, Recorder
 
 
@@ -85,7 +85,7 @@ def logging_to(
     control = LogControl(recorder, lines)
     control.level = level
     try:
-        with lines.writing(), structlog_to(recorder):
+        with lines.writing(), ExitStack() as taken, on_arrival("structlog", lambda: _take_structlog(taken, recorder)):
             root.addHandler(recorder)
             try:
                 yield control
@@ -93,3 +93,9 @@ def logging_to(
                 root.removeHandler(recorder)
     finally:
         root.setLevel(level_before)
+
+
+def _take_structlog(taken: ExitStack, recorder: Recorder) -> None:
+    from ._bound import structlog_to  # it imports structlog
+
+    taken.enter_context(structlog_to(recorder))

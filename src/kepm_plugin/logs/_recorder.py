@@ -7,9 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, cast
 
-from structlog.contextvars import get_contextvars
-from structlog.processors import StackInfoRenderer
-
 from kepm_plugin.logpipe import Fallback, LogPipe
 from kepm_plugin.records import Event, FlatEvent, FlatRecords, Record, Redactor, attempt
 
@@ -20,7 +17,6 @@ SPECIAL: Final = frozenset({"event", "exc_info", "stack_info"})
 
 _OWN_ATTRIBUTES: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
-_add_stack: Final = StackInfoRenderer([__name__.rpartition(".")[0]])
 
 
 class _Making(threading.local):
@@ -40,6 +36,8 @@ class Recorder(logging.Handler):
 
     Attributes:
         threshold: The least level that is told, a number of the logging module.
+        context: Returns the fields that are bound for the task; a new dictionary each time.
+        add_stack: Puts the caller's stack into the fields of an event.
     """
 
     def __init__(
@@ -63,6 +61,8 @@ class Recorder(logging.Handler):
         """
         super().__init__()
         self.threshold = logging.INFO
+        self.context: Callable[[], dict[str, Any]] = dict  # structlog brings its own
+        self.add_stack: Callable[[dict[str, Any]], dict[str, Any]] = dict
         self._pipe, self._fallback, self._redactor, self._make, self._clock = pipe, fallback, redactor, make, clock
         self._flat = flat
         self._rate = Rate()
@@ -77,7 +77,7 @@ class Recorder(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Turn a record of stdlib logging into one of ours; `extra` becomes fields."""
-        fields, given = get_contextvars(), vars(record)
+        fields, given = self.context(), vars(record)
         if not _OWN_ATTRIBUTES.issuperset(given):
             fields |= {key: value for key, value in given.items() if key not in _OWN_ATTRIBUTES}
         if record.stack_info:
@@ -94,14 +94,14 @@ class Recorder(logging.Handler):
     def say(self, level: int, logger: str, message: object, args: tuple[object, ...], fields: dict[str, Any]) -> None:
         """Take an event of structlog; `fields`, some of which have a meaning of their own, become the recorder's."""
         message = "" if message is None else message
-        for key, value in get_contextvars().items():
+        for key, value in self.context().items():
             fields.setdefault(key, value)
         if self._waits(when := self._clock(), level, logger, message, args, fields):
             return
         if "event" in fields:
             fields["event_"] = fields.pop("event")
         if fields.get("stack_info"):
-            fields = dict(_add_stack(None, "", fields))
+            fields = self.add_stack(fields)
         fields.pop("stack_info", None)
         error = _exception(fields.pop("exc_info", None))
         self._tell(Event(when, level, logger, message, args, fields, error))
